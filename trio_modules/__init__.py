@@ -1,0 +1,53 @@
+"""Modules for Trio services: started in dependency order, supervised, stopped in reverse."""
+
+from __future__ import annotations
+
+from trio_modules._app import App, current_app
+from trio_modules._backoff import Backoff, Restart
+from trio_modules._exceptions import (
+    CleanExit,
+    GraphError,
+    ModuleCrashed,
+    ModuleOffline,
+    RestartModule,
+    RestartNow,
+    ShutdownError,
+    StartError,
+    StopError,
+    UndeclaredDependency,
+)
+from trio_modules._failure import FailureLevel, FailureStatus
+from trio_modules._module import Module, current_module
+from trio_modules._reports import ModuleError, is_panic
+from trio_modules._resources import Resource
+from trio_modules._services import ServiceWorker, supervise
+from trio_modules._status import AppStatus, Change, ModuleStatus
+
+__all__ = [
+    "App",
+    "AppStatus",
+    "Backoff",
+    "Change",
+    "CleanExit",
+    "FailureLevel",
+    "FailureStatus",
+    "GraphError",
+    "Module",
+    "ModuleCrashed",
+    "ModuleError",
+    "ModuleOffline",
+    "ModuleStatus",
+    "Resource",
+    "Restart",
+    "RestartModule",
+    "RestartNow",
+    "ServiceWorker",
+    "ShutdownError",
+    "StartError",
+    "StopError",
+    "UndeclaredDependency",
+    "current_app",
+    "current_module",
+    "is_panic",
+    "supervise",
+]

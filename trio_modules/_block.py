@@ -1,0 +1,595 @@
+"""One run of an app: what happens between entering the block and leaving it.
+
+An outer nursery holds two tasks beside the body: an unshielded watcher, which turns an outer
+cancellation into the wish for shutdown, and the root, which lives in a shielded scope and holds
+the nursery of all modules. The body runs in a scope of its own in the caller's task.
+
+What leaves the block, the first that applies:
+
+(a) what is no `Exception`: alone if there is one, else in a group;
+(b) what began the shutdown: the exception of the body or the command, `StartError`,
+    `ModuleCrashed`;
+(c) an exception of the body after it was cancelled;
+(d) `ShutdownError`;
+(e) the outer cancellation.
+
+What loses is reported, and named in a note on what leaves.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from graphlib import TopologicalSorter
+
+import attrs
+import trio
+
+from trio_modules._broadcast import Broadcast
+from trio_modules._context import owner_var
+from trio_modules._exceptions import (
+    BaseExceptionGroup,
+    CleanExit,
+    ModuleCrashed,
+    ShutdownError,
+    StartError,
+    StopError,
+    add_note,
+)
+from trio_modules._failure import FailureLevel, FailureStatus
+from trio_modules._life import Life
+from trio_modules._lifecycle import Supervisor, Ticket, Unit
+from trio_modules._part import Host, Part
+from trio_modules._reporting import Reporter, take_apart
+from trio_modules._reports import ModuleError
+from trio_modules._services import RestartGate
+from trio_modules._status import Change, ModuleStatus
+from trio_modules._timers import Timers
+
+__all__ = ["AppRun", "Member", "Settings"]
+
+AsyncFn = Callable[[], Awaitable[object]]
+
+
+@attrs.define
+class Settings:
+    """What an app was given, checked."""
+
+    name: str
+    prep: AsyncFn | None
+    command: AsyncFn | None
+    managed: bool
+    start_timeout: float
+    stop_timeout: float
+    max_concurrent_restarts: int
+    restart_settle: float
+    rng: random.Random
+
+
+@attrs.frozen
+class Member:
+    """A registered module, as a run of the app needs it."""
+
+    part: Part
+    restart: object
+    start_timeout: float | None
+    stop_timeout: float | None
+    needs: tuple[str, ...]
+    wants: tuple[str, ...]
+
+
+class AppRun:
+    """One run of an app; the `Watcher` of its supervisor.
+
+    Attributes:
+        state: "starting", "running" or "stopping".
+        reason: why it is going down, None while it isn't.
+    """
+
+    def __init__(
+        self,
+        app: object,
+        settings: Settings,
+        members: Mapping[str, Member],
+        reporter: Reporter,
+        changes: Broadcast[Change],
+    ) -> None:
+        self.state = "starting"
+        self.reason: str | None = None
+        self.draining = False
+        self.reporter = reporter
+        self.timers = Timers()
+        self.gate = RestartGate(
+            self.timers, settings.max_concurrent_restarts, settings.restart_settle
+        )
+        self.supervisor = Supervisor(self, self.timers, settings.rng, copy_context())
+        self.began_at = trio.current_time()
+        self.parts: dict[str, Part] = {}
+        self.body_task = trio.lowlevel.current_task()
+        self.modules_stopped = trio.Event()
+        self.on_shutdown: Callable[[], None] = lambda: None
+        self.on_removed: Callable[[str], None] = lambda name: None
+        self.on_started: Callable[[], None] = lambda: None
+        self._app = app
+        self._settings = settings
+        self._changes = changes
+        self._seq = 0
+        self._host = Host(
+            app=app,
+            supervisor=self.supervisor,
+            reporter=reporter,
+            timers=self.timers,
+            gate=self.gate,
+            rng=settings.rng,
+            context=copy_context(),
+            failure_changed=self._failure_changed,
+        )
+        self._initial: frozenset[str] = frozenset()
+        self._root_nursery: trio.Nursery | None = None
+        self._entering = True
+        self._entered = trio.Event()
+        self._ended = trio.Event()
+        self._watch_scope = trio.CancelScope()
+        self._entry_scope = trio.CancelScope()
+        self._body_scope = trio.CancelScope()
+        self._body_runs = False
+        self._body_waits = False
+        self._fatal: list[BaseException] = []
+        self._began_by: Exception | None = None
+        self._late_body: BaseException | None = None
+        self._stop_errors: list[StopError] = []
+        self._lost: list[BaseException] = []
+        self._cancelled: BaseException | None = None
+        for member in members.values():
+            self._make_unit(member)
+        for member in members.values():
+            self.attach(member)
+
+    # ------------------------------------------------------------ modules
+
+    def _make_unit(self, member: Member) -> None:
+        part = member.part
+        settings = self._settings
+        start_timeout = member.start_timeout
+        stop_timeout = member.stop_timeout
+        life = Life(
+            part,
+            self.supervisor,
+            self.timers,
+            self.reporter,
+            settings.start_timeout if start_timeout is None else start_timeout,
+        )
+        restart = member.restart
+        assert restart is not None
+        life.unit = Unit(
+            part.name,
+            life,
+            restart,  # type: ignore[arg-type]
+            settings.stop_timeout if stop_timeout is None else stop_timeout,
+        )
+        part.stop_timeout = life.unit.stop_timeout
+        part.attach(self._host, life.unit, life)
+        self.parts[part.name] = part
+        self.supervisor.units[part.name] = life.unit
+
+    def attach(self, member: Member) -> None:
+        """Tie a module to those that it needs."""
+        self.supervisor.attach(member.part.unit, member.needs, member.wants)
+
+    def adopt(self, members: Iterable[Member]) -> list[Unit]:
+        """Take in modules while the app runs."""
+        members = list(members)
+        for member in members:
+            self._make_unit(member)
+        for member in members:
+            self.attach(member)
+        return [member.part.unit for member in members]
+
+    def _detach_all(self) -> None:
+        for part in self.parts.values():
+            part.detach()
+
+    # ------------------------------------------------------------ the block
+
+    @asynccontextmanager
+    async def block(self, order: list[str], wish: Callable[[], list[str]]) -> AsyncIterator[None]:
+        """The whole life; *order* is a topological one, *wish* says what should run at first."""
+        try:
+            await trio.lowlevel.checkpoint()
+            async with trio.open_nursery() as outer:
+                outer.start_soon(self._watch, name="watcher")
+                outer.start_soon(self._root, order, wish, name=f"app {self._settings.name}")
+                await self._sit_out(self._entered)
+                if self._body_may_begin():
+                    try:
+                        with self._body_scope:
+                            yield
+                    except BaseException as exc:
+                        self._body_raised(exc)
+                    self._body_ended()
+                await self._sit_out(self._ended)
+                self._watch_scope.cancel(reason="the app has stopped")
+            await self._leave()
+        finally:
+            self._detach_all()
+
+    async def _watch(self) -> None:
+        """Turn an outer cancellation into the wish for shutdown; it reaches this task alone."""
+        try:
+            with self._watch_scope:
+                await trio.sleep_forever()
+        except trio.Cancelled:
+            self.request_shutdown("the block was cancelled")
+            raise
+
+    async def _root(self, order: list[str], wish: Callable[[], list[str]]) -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                self._root_nursery = nursery
+                self.supervisor.open(nursery)
+                nursery.start_soon(self.timers.run, name="timers")
+                await self._enter(order, wish)
+                await self._ended.wait()
+                nursery.cancel_scope.cancel(reason="the app has stopped")
+
+    async def _sit_out(self, event: trio.Event) -> None:
+        """Wait for *event*, whatever happens to this task: Ctrl-C hastens the end."""
+        while not event.is_set():
+            try:
+                with trio.CancelScope(shield=True):
+                    await event.wait()
+            except BaseException as exc:
+                self.fatal(exc)
+
+    def _body_may_begin(self) -> bool:
+        """Whether the block is entered, if only for a body that is cancelled at once."""
+        if self.state == "running":
+            self._body_runs = True
+            return True
+        outer = trio.current_effective_deadline() == -float("inf")
+        if self._fatal or self._began_by is not None or outer:
+            return False
+        self._body_scope.cancel(reason=f"the app is shutting down: {self.reason}")
+        return True
+
+    def _body_raised(self, exc: BaseException) -> None:
+        caught = take_apart(exc)
+        for fatal in caught.fatal:
+            self.fatal(fatal)
+        if caught.passing is not None and not caught.fatal:
+            self._cancelled = caught.passing
+        failure = caught.failure
+        if failure is None:
+            return
+        if self.reason is None:
+            self._began_by = failure  # type: ignore[assignment]
+            self.request_shutdown(f"the body raised {failure!r}")
+        else:
+            self._late_body = failure
+
+    def _body_ended(self) -> None:
+        self._body_runs = False
+        self.request_shutdown("the body ended")
+        self._stop_modules()
+
+    # ------------------------------------------------------------ entering
+
+    async def _enter(self, order: list[str], wish: Callable[[], list[str]]) -> None:
+        with self._entry_scope:
+            await self._prepare(order)
+            if self.reason is None and self._settings.command is not None:
+                await self._run_command(self._settings.command)
+        self._entering = False
+        if self.reason is None:
+            self._start(wish())
+        self._check_ended()
+
+    async def _prepare(self, order: list[str]) -> None:
+        if self._settings.prep is not None:
+            await self._prep_one(None, [self._settings.prep])
+        if self.reason is None:
+            await self.prep_modules([self.parts[name] for name in order], self._prep_failed)
+
+    async def prep_modules(
+        self, parts: list[Part], failed: Callable[[str | None, BaseException], None]
+    ) -> None:
+        """Run the prep functions, in dependency order, what doesn't depend on each other at once."""
+        if not any(part.prep_functions for part in parts):
+            for part in parts:
+                self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
+            return
+        names = {part.name for part in parts}
+        sorter: TopologicalSorter[str] = TopologicalSorter()
+        for part in parts:
+            needs = (*part.unit.needs, *part.unit.wants)
+            sorter.add(part.name, *(unit.name for unit in needs if unit.name in names))
+        sorter.prepare()
+        async with trio.open_nursery() as nursery:
+            self._prep_ready(sorter, nursery, failed)
+
+    def _prep_ready(
+        self,
+        sorter: TopologicalSorter[str],
+        nursery: trio.Nursery,
+        failed: Callable[[str | None, BaseException], None],
+    ) -> None:
+        while ready := sorter.get_ready():
+            for name in ready:
+                part = self.parts[name]
+                self.supervisor.set_status(part.unit, ModuleStatus.PREPARING)
+                if part.prep_functions:
+                    nursery.start_soon(
+                        self._prep_task, part, sorter, nursery, failed, name=f"prep of {name}"
+                    )
+                else:
+                    self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
+                    sorter.done(name)
+
+    async def _prep_task(
+        self,
+        part: Part,
+        sorter: TopologicalSorter[str],
+        nursery: trio.Nursery,
+        failed: Callable[[str | None, BaseException], None],
+    ) -> None:
+        owner_var.set(part)
+        part.prep_task = trio.lowlevel.current_task()
+        try:
+            well = await self._prep_one(part.name, part.prep_functions, failed)
+        finally:
+            part.prep_task = None
+        if well:
+            self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
+            sorter.done(part.name)
+            self._prep_ready(sorter, nursery, failed)
+        else:
+            self.supervisor.set_status(part.unit, ModuleStatus.DEAD)
+
+    async def _prep_one(
+        self,
+        name: str | None,
+        functions: Iterable[AsyncFn],
+        failed: Callable[[str | None, BaseException], None] | None = None,
+    ) -> bool:
+        try:
+            for fn in functions:
+                await fn()
+        except BaseException as exc:
+            caught = take_apart(exc)
+            for fatal in caught.fatal:
+                self.fatal(fatal)
+            if caught.failure is not None:
+                (failed or self._prep_failed)(name, caught.failure)
+            return False
+        return True
+
+    def _prep_failed(self, name: str | None, failure: BaseException) -> None:
+        if isinstance(failure, CleanExit):
+            self.request_shutdown(f"clean exit{f': {failure}' if str(failure) else ''}")
+            return
+        error = StartError(name, "prep")
+        error.__cause__ = failure
+        self._shut_down_with(error, f"{error}")
+
+    async def _run_command(self, command: AsyncFn) -> None:
+        try:
+            await command()
+        except BaseException as exc:
+            caught = take_apart(exc)
+            for fatal in caught.fatal:
+                self.fatal(fatal)
+            failure = caught.failure
+            if isinstance(failure, Exception) and not isinstance(failure, CleanExit):
+                self._shut_down_with(failure, f"the command raised {failure!r}")
+        self.request_shutdown("the command has run")
+
+    def _start(self, wish: list[str]) -> None:
+        self._initial = frozenset(wish)
+        self.supervisor.want([self.supervisor.units[name] for name in wish], self._all_started)
+
+    def _all_started(self, _: Ticket) -> None:
+        if self.reason is None:
+            self.state = "running"
+            self.on_started()
+            self._entered.set()
+
+    # ------------------------------------------------------------ shutdown
+
+    def request_shutdown(self, reason: str) -> None:
+        """Begin the shutdown, unless it has begun."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self.state = "stopping"
+        self.on_shutdown()
+        why = f"the app is shutting down: {reason}"
+        self._entry_scope.cancel(reason=why)
+        if self._body_runs and not self._body_waits:
+            self._body_scope.cancel(reason=why)
+            self.timers.after(self._settings.stop_timeout, self._stop_modules)
+        else:
+            self._stop_modules()
+
+    async def shutdown_from_body(self, reason: str) -> None:
+        """The block's own task asks for the shutdown and sees it through; it isn't cancelled."""
+        self._body_waits = True
+        self.request_shutdown(reason)
+        try:
+            await self.modules_stopped.wait()
+        finally:
+            self._body_waits = False
+            if not self.modules_stopped.is_set():
+                self._body_scope.cancel(reason=f"the app is shutting down: {reason}")
+
+    def _shut_down_with(self, error: Exception, reason: str) -> None:
+        if self.reason is None:
+            self._began_by = error
+            self.request_shutdown(reason)
+        else:
+            self._lose(error)
+
+    def _stop_modules(self) -> None:
+        if not self.supervisor.closing:
+            assert self.reason is not None
+            self.supervisor.stop_all(self.reason)
+
+    def fatal(self, exc: BaseException) -> None:
+        """What no guard may keep has come up: it will leave the block, in order but soon."""
+        self._fatal.append(exc)
+        if self.reason is None:
+            self.request_shutdown(f"{type(exc).__name__} was raised")
+        else:
+            self.supervisor.hurry()
+
+    def _check_ended(self) -> None:
+        if self.modules_stopped.is_set() and not self._entering:
+            self._ended.set()
+            self._entered.set()
+
+    async def _leave(self) -> None:
+        """Raise what has to leave the block; see the head of this file for which it is."""
+        shutdown_error = (
+            ShutdownError("the app did not stop cleanly", self._stop_errors)
+            if self._stop_errors
+            else None
+        )
+        candidates = (_joined(self._fatal), self._began_by, self._late_body, shutdown_error)
+        found = [exc for exc in candidates if exc is not None]
+        for loser in [*found[1:], *self._lost]:
+            self._tell_loss(found[0] if found else None, loser)
+        if found:
+            raise found[0]
+        if self._cancelled is not None:
+            raise self._cancelled
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _tell_loss(self, winner: BaseException | None, loser: BaseException) -> None:
+        if isinstance(loser, ShutdownError):
+            for error in self._stop_errors:
+                self._tell_loss(winner, error)
+            return
+        if winner is not None:
+            add_note(winner, f"besides: {loser!r}")
+        if loser not in self._lost:
+            self._report(loser, getattr(loser, "module", None) or "", "shutdown")
+
+    def _lose(self, error: BaseException) -> None:
+        """An error came too late to begin the shutdown: it is reported now, and noted later."""
+        self._lost.append(error)
+        self._report(error, getattr(error, "module", None) or "", "shutdown")
+
+    def _report(self, exc: BaseException, module: str, what: str) -> None:
+        self.reporter.caught(exc, module, what, "control")
+
+    # ------------------------------------------------------------ what the supervisor tells
+
+    def status_changed(self, unit: Unit, before: ModuleStatus) -> None:
+        """See `Watcher`."""
+        part = self.parts[unit.name]
+        part.tell_status()
+        self._seq += 1
+        if self._changes:
+            worst = part.worst_failure
+            self._publish(part, before, unit.status, worst, worst)
+
+    def _failure_changed(self, part: Part, before: FailureStatus, after: FailureStatus) -> None:
+        if before == after:
+            return
+        self._seq += 1
+        if self._changes:
+            self._publish(part, part.status, part.status, before, after)
+
+    def _publish(
+        self,
+        part: Part,
+        before: ModuleStatus,
+        after: ModuleStatus,
+        failure_before: FailureStatus,
+        failure_after: FailureStatus,
+    ) -> None:
+        now = trio.current_time()
+        self._changes.publish(
+            Change(self._seq, part.name, before, after, failure_before, failure_after, now)
+        )
+
+    def start_failed(self, unit: Unit, error: StartError) -> bool:
+        """See `Watcher`."""
+        if self.reason is not None or self.state == "starting" and unit.name in self._initial:
+            self._shut_down_with(error, str(error).partition("\n")[0])
+            return True
+        self._report(error.__cause__ or error, unit.name, "start")
+        message = str(error).partition("\n")[0]
+        self.parts[unit.name].fail(FailureLevel.ERROR, "start-failed", message)
+        return False
+
+    def stop_failed(self, unit: Unit, error: StopError) -> None:
+        """See `Watcher`."""
+        part = self.parts[unit.name]
+        part.fail(FailureLevel.ERROR, "stop-failed", str(error).partition("\n")[0])
+        if error.hanging:
+            part.logger.error("%s", error)
+        if self.supervisor.closing:
+            self._stop_errors.append(error)
+        elif error.exceptions:
+            for exc in error.exceptions:
+                self._report(exc, unit.name, "stop")
+        else:
+            self._report(error, unit.name, "stop")
+
+    def crashed(self, unit: Unit, cause: BaseException | None, reported: bool) -> None:
+        """See `Watcher`."""
+        part = self.parts[unit.name]
+        if cause is None:
+            error = ModuleError(
+                "the module's nursery was cancelled, and not by the module",
+                module=unit.name,
+                task_name="nursery",
+                task_type="control",
+                time=trio.current_time(),
+            )
+            self.reporter.report(error)
+        elif not reported:
+            inner = cause.__cause__ if isinstance(cause, StartError) else None
+            self._report(inner or cause, unit.name, "crash")
+        if self.reason is None and unit.wanted:
+            why = "its nursery was cancelled" if cause is None else repr(cause)
+            part.fail(FailureLevel.ERROR, "crashed", why)
+
+    def gave_up(self, unit: Unit, error: ModuleCrashed) -> None:
+        """See `Watcher`."""
+        if self.reason is None:
+            self._shut_down_with(error, str(error))
+        else:
+            self._lost.append(error)  # its cause has been reported
+
+    def removed(self, unit: Unit) -> None:
+        """See `Watcher`."""
+        self.parts.pop(unit.name).detach()
+        self.on_removed(unit.name)
+
+    def all_stopped(self) -> None:
+        """See `Watcher`."""
+        self.modules_stopped.set()
+        self._check_ended()
+
+    # ------------------------------------------------------------ for the app
+
+    def in_root(self, fn: Callable[[], Awaitable[object]], name: str) -> None:
+        """Run *fn* in the root nursery, where no caller's cancellation reaches it."""
+        if self._root_nursery is None or self._ended.is_set():
+            raise RuntimeError(f"{name} came too late: the app has stopped")
+        self._root_nursery.start_soon(fn, name=name)
+
+    @property
+    def ended(self) -> trio.Event:
+        """Set when everything has stopped."""
+        return self._ended
+
+
+def _joined(fatal: list[BaseException]) -> BaseException | None:
+    if len(fatal) > 1:
+        return BaseExceptionGroup("several exceptions end the app", fatal)
+    return fatal[0] if fatal else None
+

@@ -1,0 +1,43 @@
+"""Which module the running code works for.
+
+The module's own task carries it in its context, so what the module starts inherits it for free.
+Work that comes from outside gets it set, unless it can be found by walking up the task tree: ten
+thousand workers that a program starts from its body then need no context of their own.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Protocol
+
+import trio
+
+__all__ = ["HasMainTask", "current_owner", "owner_var"]
+
+
+class HasMainTask(Protocol):
+    """A module that can say in which task it lives at present."""
+
+    @property
+    def main_task(self) -> trio.lowlevel.Task | None: ...
+
+
+owner_var: ContextVar[HasMainTask | None] = ContextVar("trio_modules_owner", default=None)
+
+
+def current_owner() -> HasMainTask | None:
+    """The module that the running code works for, None outside of all modules."""
+    owner = owner_var.get()
+    if owner is not None:
+        return owner
+    try:
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    except RuntimeError:
+        return None
+    while task is not None:
+        owner = task.context.get(owner_var)
+        if owner is not None and owner.main_task is task:
+            return owner
+        nursery = task.parent_nursery
+        task = None if nursery is None else nursery.parent_task
+    return None

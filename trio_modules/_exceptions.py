@@ -1,0 +1,198 @@
+"""The errors of the package: exceptions with fields, worded in one place.
+
+Nobody has to parse a text: whatever a message names, the exception holds in a field.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if sys.version_info >= (3, 11):
+    BaseExceptionGroup = BaseExceptionGroup
+    ExceptionGroup = ExceptionGroup
+else:
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "BaseExceptionGroup",
+    "CleanExit",
+    "ExceptionGroup",
+    "GraphError",
+    "ModuleCrashed",
+    "ModuleOffline",
+    "RestartModule",
+    "RestartNow",
+    "ShutdownError",
+    "StartError",
+    "StopError",
+    "UndeclaredDependency",
+    "add_note",
+]
+
+
+class CleanExit(Exception):
+    """Raised by a prep function or the app's command: end quietly, before anything is started.
+
+    From the seed (``ErrCleanExit``): what ``--help`` or ``--version`` raise.
+    """
+
+
+class RestartNow(Exception):
+    """Raised by a service worker: run me again without backoff.
+
+    It counts like any other restart, and the restart capacity still applies, so it can't spin.
+    From the seed (``ErrRestartNow``).
+    """
+
+
+class RestartModule(Exception):
+    """Raised by any worker: my whole module has to be restarted (ours, not the seed's)."""
+
+
+class GraphError(ValueError):
+    """The modules and their dependencies make no graph that can be started in order.
+
+    Attributes:
+        modules: the names that the message is about; for a cycle the whole path, first = last.
+    """
+
+    def __init__(self, message: str, modules: Sequence[str] = ()) -> None:
+        super().__init__(message, tuple(modules))
+        self.message = message
+        self.modules = tuple(modules)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ModuleOffline(RuntimeError):
+    """A module was asked for something that it can't do in its present status.
+
+    Attributes:
+        module: the module's name.
+        status: the name of its status at that moment.
+        wanted: what was asked for.
+    """
+
+    def __init__(self, module: str, status: str, wanted: str) -> None:
+        super().__init__(module, status, wanted)
+        self.module = module
+        self.status = status
+        self.wanted = wanted
+
+    def __str__(self) -> str:
+        return f"module {self.module!r} is {self.status}: can't {self.wanted}"
+
+
+class UndeclaredDependency(RuntimeError):
+    """A module read the resource of another one that it doesn't declare a dependency on.
+
+    Attributes:
+        module: the name of the module that read.
+        owner: the name of the module that the resource belongs to.
+        resource: the name of the resource.
+    """
+
+    def __init__(self, module: str, owner: str, resource: str) -> None:
+        super().__init__(module, owner, resource)
+        self.module = module
+        self.owner = owner
+        self.resource = resource
+
+    def __str__(self) -> str:
+        return (
+            f"module {self.module!r} read the resource {self.resource!r} of module "
+            f"{self.owner!r}, which it reaches by neither depends_on nor wants"
+        )
+
+
+class StartError(Exception):
+    """A module (or the app) could not be prepared or started; the reason is its cause.
+
+    Attributes:
+        module: the module's name, None for the app's own prep.
+        stage: "prep" or "start".
+        waiting: where each function was waiting, when the start ran out of time, else "".
+        timeout: the seconds that it ran out of, else None.
+    """
+
+    def __init__(
+        self, module: str | None, stage: str, waiting: str = "", timeout: float | None = None
+    ) -> None:
+        super().__init__(module, stage, waiting, timeout)
+        self.module = module
+        self.stage = stage
+        self.waiting = waiting
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        who = "the app" if self.module is None else f"module {self.module!r}"
+        if self.timeout is not None:
+            place = f"; it was waiting here:\n{self.waiting}" if self.waiting else ""
+            return f"{who} did not start within {self.timeout:g} s{place}"
+        why = "" if self.__cause__ is None else f": {self.__cause__!r}"
+        return f"the {self.stage} of {who} failed{why}"
+
+
+class StopError(Exception):
+    """A module did not stop as it should have.
+
+    Attributes:
+        module: the module's name.
+        exceptions: what its stop functions, lifespans or nursery raised.
+        hanging: the stacks of what still ran when ``stop_timeout`` was over, else "".
+    """
+
+    def __init__(
+        self, module: str, exceptions: Sequence[BaseException] = (), hanging: str = ""
+    ) -> None:
+        super().__init__(module, tuple(exceptions), hanging)
+        self.module = module
+        self.exceptions = tuple(exceptions)
+        self.hanging = hanging
+        if self.exceptions:
+            self.__cause__ = self.exceptions[0]
+
+    def __str__(self) -> str:
+        parts = [repr(exc) for exc in self.exceptions]
+        if self.hanging:
+            parts.append(f"still running when its time was over:\n{self.hanging}")
+        return f"module {self.module!r} did not stop cleanly: {'; '.join(parts)}"
+
+
+class ShutdownError(ExceptionGroup[StopError]):
+    """Everything stopped, but not all of it cleanly: a group of `StopError`."""
+
+    def derive(self, excs: Sequence[StopError]) -> Self:  # type: ignore[override]
+        return type(self)(self.message, excs)
+
+
+class ModuleCrashed(Exception):
+    """A module crashed more often than its `Restart` allows; the last crash is the cause.
+
+    Attributes:
+        module: the module's name.
+        crashes: how many crashes fell into the period that its budget counts.
+    """
+
+    def __init__(self, module: str, crashes: int) -> None:
+        super().__init__(module, crashes)
+        self.module = module
+        self.crashes = crashes
+
+    def __str__(self) -> str:
+        why = "" if self.__cause__ is None else f": {self.__cause__!r}"
+        return f"module {self.module!r} crashed beyond its budget (crash {self.crashes}){why}"
+
+
+def add_note(exc: BaseException, note: str) -> None:
+    """Attach *note* to *exc*, on Python 3.10 as well."""
+    if sys.version_info >= (3, 11):
+        exc.add_note(note)
+    else:
+        exc.__notes__ = [*getattr(exc, "__notes__", ()), note]

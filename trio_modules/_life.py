@@ -1,0 +1,530 @@
+"""One run of one module, as a task: from STARTING to the moment before OFFLINE.
+
+From the outside in: the lifespans, the nursery with all of the module's work, and, when that is
+closed, the stop functions; then the lifespans are left. Two scopes around the lifespans make them
+cancellable without touching the scopes that they hold themselves: the outer one ends an entry that
+is no longer wanted, the inner one then shields what has to be left, and ends that when its time
+is up. No scope is ever opened around the entry or the exit of a lifespan alone, since a lifespan
+may hold a nursery over its yield.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from trio_modules._abc import Ending
+from trio_modules._context import owner_var
+from trio_modules._exceptions import BaseExceptionGroup, StartError
+from trio_modules._lifecycle import Supervisor, Unit
+from trio_modules._reporting import Reporter, take_apart
+from trio_modules._resources import Resource
+from trio_modules._services import ServiceWorker
+from trio_modules._status import ModuleStatus
+from trio_modules._tasktree import child_tasks, format_stacks
+from trio_modules._timers import Timer, Timers
+from trio_modules._workers import Workers
+
+__all__ = ["Life", "LivingModule"]
+
+AsyncFn = Callable[[], Awaitable[object]]
+
+
+class LivingModule(Protocol):
+    """What a run has to know of the module whose run it is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def main_task(self) -> trio.lowlevel.Task | None: ...
+    @property
+    def workers(self) -> Workers: ...
+    @property
+    def resources(self) -> Sequence[Resource[object]]: ...
+    @property
+    def start_functions(self) -> Sequence[AsyncFn]: ...
+    @property
+    def stop_functions(self) -> Sequence[AsyncFn]: ...
+    @property
+    def services(self) -> dict[str, ServiceWorker] | None: ...
+
+    def begin_declared_work(self) -> list[ServiceWorker]: ...
+    def came_online(self) -> None: ...
+    def began_to_stop(self) -> None: ...
+    def run_ended(self) -> None: ...
+
+
+class Life:
+    """The runs of one module, one after another; see `Startable` for what the supervisor calls."""
+
+    __slots__ = (
+        "_cause",
+        "_completed",
+        "_crashed",
+        "_entry_scope",
+        "_exit_scope",
+        "_expired",
+        "_failed",
+        "_failures",
+        "_holding",
+        "_interruptible",
+        "_late",
+        "_module",
+        "_parked",
+        "_reported",
+        "_reporter",
+        "_start_timer",
+        "_stop_scope",
+        "_supervisor",
+        "_timed_out",
+        "_timers",
+        "_turn",
+        "_waiting",
+        "function_runs",
+        "main_task",
+        "start_timeout",
+        "unit",
+    )
+
+    unit: Unit
+
+    def __init__(
+        self,
+        module: LivingModule,
+        supervisor: Supervisor,
+        timers: Timers,
+        reporter: Reporter,
+        start_timeout: float,
+    ) -> None:
+        self._module = module
+        self._supervisor = supervisor
+        self._timers = timers
+        self._reporter = reporter
+        self.start_timeout = start_timeout
+        self.main_task: trio.lowlevel.Task | None = None
+        self._parked: trio.lowlevel.Task | None = None
+        self._interruptible: dict[trio.CancelScope, None] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.function_runs = False
+        self._turn = self._failed = self._crashed = self._completed = False
+        self._expired = False
+        self._cause: BaseException | None = None
+        self._reported = False
+        self._failures: list[BaseException] | None = None
+        self._holding: set[ServiceWorker] | None = None
+        self._start_timer: Timer | None = None
+        self._timed_out = False
+        self._waiting = ""
+        self._late: float | None = None
+        self._entry_scope: trio.CancelScope | None = None
+        self._exit_scope: trio.CancelScope | None = None
+        self._stop_scope: trio.CancelScope | None = None
+
+    # ------------------------------------------------------------ the run
+
+    async def live(self) -> Ending:
+        """The whole run; see the head of this file."""
+        module = self._module
+        owner_var.set(module)
+        self.main_task = trio.lowlevel.current_task()
+        if not self._turn:
+            if module.resources:
+                await self._live_in_lifespans(module.resources)
+            else:
+                await self._work_and_stop()
+        self.main_task = None
+        return self._ending()
+
+    async def _live_in_lifespans(self, resources: Sequence[Resource[object]]) -> None:
+        self._entry_scope = trio.CancelScope()
+        self._exit_scope = trio.CancelScope()
+        self._arm_start()
+        with self._entry_scope, self._exit_scope:
+            entered: list[Resource[object]] = []
+            if await self._enter(resources, entered):
+                await self._work_and_stop()
+            self._exit_scope.shield = True
+            if self._expired:
+                self._exit_scope.cancel(reason=self._late_reason)
+            await self._leave(entered)
+
+    async def _enter(
+        self, resources: Sequence[Resource[object]], entered: list[Resource[object]]
+    ) -> bool:
+        for resource in resources:
+            if self._turn or not await self._call(resource.enter):
+                return False
+            entered.append(resource)
+        return not self._turn
+
+    async def _leave(self, entered: list[Resource[object]]) -> None:
+        while entered:
+            try:
+                self.function_runs = True
+                await entered.pop().leave()
+            except BaseException as exc:
+                self._raised_late(exc)
+            finally:
+                self.function_runs = False
+
+    async def _work_and_stop(self) -> None:
+        await self._work()
+        if self._late:  # the work outlasted its time: what follows has as much once more
+            self._timers.after(self._late, self._expire)
+        if not self._turn:  # a crash: those that depend on it go first
+            with trio.CancelScope(shield=True):
+                await self._park()
+        if self._completed:
+            await self._run_stop_functions()
+
+    async def _work(self) -> None:
+        workers = self._module.workers
+        try:
+            async with trio.open_nursery() as nursery:
+                workers.nursery = nursery
+                try:
+                    await self._be_up()
+                finally:
+                    if workers.guests:
+                        await workers.guests_left()
+        except BaseException as exc:
+            self._escaped(exc)
+        workers.nursery = None
+
+    async def _be_up(self) -> None:
+        """Start, wait until it is over, cancel what still works."""
+        if await self._start():
+            self._disarm_start()
+            self._supervisor.online(self.unit)
+            self._module.came_online()
+            await self._park_online()
+        workers = self._module.workers
+        if workers.busy:
+            self._stop_services()
+            reason = self._reason
+            workers.cancel(reason, with_grace=not (self._crashed or self._expired))
+
+    async def _park_online(self) -> None:
+        try:
+            await self._park()
+        except trio.Cancelled:
+            if not self._turn and not self._crashed:
+                self._fall("its nursery or a lifespan of it was cancelled")
+            raise
+
+    # ------------------------------------------------------------ starting
+
+    async def _start(self) -> bool:
+        """Start functions and declared workers; whether the module is to be ONLINE now."""
+        module = self._module
+        module.workers.open = True
+        for fn in module.start_functions:
+            self._arm_start()
+            if self._turn or not await self._call(fn):
+                return False
+        self._completed = True
+        if self._turn:
+            return False
+        holding = module.begin_declared_work()
+        if holding:
+            self._holding = {worker for worker in holding if worker.holds_back}
+        while self._holding and not self._over:
+            self._arm_start()
+            await self._park()
+        return not self._over
+
+    @property
+    def _over(self) -> bool:
+        return self._turn or self._failed or self._crashed
+
+    async def _call(self, fn: AsyncFn) -> bool:
+        """Call a function of the start, here at the edge of user code; whether it returned.
+
+        A cancellation ends here: whoever cancelled the start has said so to the supervisor, and
+        what follows is the stop.
+        """
+        self.function_runs = True
+        try:
+            await fn()
+        except BaseException as exc:
+            caught = take_apart(exc)
+            self._reporter.pass_on(caught)
+            if not self._turn:
+                self._fail(caught.failure)
+            elif caught.failure is not None:
+                self._keep(caught.failure)
+            return False
+        finally:
+            self.function_runs = False
+        return True
+
+    def _fail(self, cause: BaseException | None) -> None:
+        """The start failed: undo it. The cause may still be on its way, in the nursery."""
+        self._failed = True
+        self._cause = self._cause or cause
+        self._supervisor.failing(self.unit, "its start failed")
+
+    def _arm_start(self) -> None:
+        if self._start_timer is None and not self._turn:
+            self._start_timer = self._timers.after(self.start_timeout, self._start_overdue)
+
+    def _disarm_start(self) -> None:
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+
+    def _start_overdue(self) -> None:
+        self._waiting = self.stacks()
+        self._timed_out = True
+        self._failed = True
+        self._supervisor.failing(self.unit, f"it did not start within {self.start_timeout:g} s")
+
+    def service_ready(self, worker: ServiceWorker) -> None:
+        """A service worker that holds ONLINE back has called ``task_status.started()``."""
+        if self._holding and worker in self._holding:
+            self._holding.discard(worker)
+            if not self._holding:
+                self._wake()
+
+    def service_ended(self, worker: ServiceWorker) -> None:
+        """A service worker has ended; one that was never ready makes the start fail."""
+        if self._holding and worker in self._holding and not self._over:
+            self._fail(
+                RuntimeError(
+                    f"service worker {worker.name!r} ended before it called task_status.started()"
+                )
+            )
+
+    # ------------------------------------------------------------ crashing and stopping
+
+    def crash(self, exc: BaseException) -> None:
+        """A service worker, which has reported *exc*, asks for the end of its whole module."""
+        self._reported = self._cause is None
+        if self.unit.status is ModuleStatus.STARTING:
+            self._fail(exc)
+        elif self.unit.status is ModuleStatus.ONLINE:
+            self._cause = exc
+            self._fall(repr(exc))
+
+    def _fall(self, why: str) -> None:
+        self._crashed = True
+        self._supervisor.fall(self.unit, f"module {self._module.name!r} crashed: {why}")
+
+    def fall(self, reason: str) -> None:
+        """See `Startable`."""
+        self._end_work()
+        workers = self._module.workers
+        if workers.busy:
+            workers.cancel(self._reason, with_grace=False)
+        self._wake()
+
+    def begin_stop(self, reason: str) -> None:
+        """See `Startable`."""
+        self._turn = True
+        self._disarm_start()
+        self._end_work()
+        if self._must_wait:
+            self._supervisor.arm(self.unit)
+        if not self._wake():
+            self._cancel_start()
+
+    def _end_work(self) -> None:
+        """From here on no new work comes from outside."""
+        workers = self._module.workers
+        if workers.stop_began is not None:
+            return
+        workers.open = False
+        workers.stop_began = trio.current_time()
+        for scope in list(self._interruptible or ()):
+            scope.cancel(reason=self._reason)
+        self._module.began_to_stop()
+
+    @property
+    def _must_wait(self) -> bool:
+        module = self._module
+        return bool(
+            not self._parked
+            or self._holding
+            or module.stop_functions
+            or module.resources
+            or module.workers.busy
+        )
+
+    def _cancel_start(self) -> None:
+        """It isn't parked, so it is in the middle of its start, or on its way out already."""
+        nursery = self._module.workers.nursery
+        if nursery is not None:
+            nursery.cancel_scope.cancel(reason=self._reason)
+        elif self._entry_scope is not None and not self._completed:
+            self._entry_scope.cancel(reason=self._reason)
+
+    def _stop_services(self) -> None:
+        for worker in list((self._module.services or {}).values()):
+            worker.stop_waiting(self._reason)
+
+    async def _run_stop_functions(self) -> None:
+        for fn in reversed(self._module.stop_functions):
+            self._stop_scope = trio.CancelScope(shield=True)
+            if self._expired:
+                self._stop_scope.cancel(reason=self._late_reason)
+            self.function_runs = True
+            try:
+                with self._stop_scope:
+                    await fn()
+            except BaseException as exc:
+                self._raised_late(exc)
+            finally:
+                self.function_runs = False
+        self._stop_scope = None
+
+    def hurry(self, seconds: float) -> None:
+        """See `Startable`."""
+        workers = self._module.workers
+        if workers.nursery is not None:
+            workers.cancel(self._late_reason, with_grace=False)
+        elif self._stop_scope is not None:
+            self._stop_scope.cancel(reason=self._late_reason)
+        elif self._exit_scope is not None and self._exit_scope.shield:
+            self._exit_scope.cancel(reason=self._late_reason)
+        self._late = seconds
+        if not seconds:
+            self._expire()
+        elif self._in_last_stage:
+            self._timers.after(seconds, self._expire)
+
+    @property
+    def _in_last_stage(self) -> bool:
+        if self._stop_scope is not None:
+            return True
+        return self._exit_scope is not None and self._exit_scope.shield
+
+    def _expire(self) -> None:
+        self._expired = True
+        for scope in (self._stop_scope, self._exit_scope):
+            if scope is not None and scope.shield:
+                scope.cancel(reason=self._late_reason)
+
+    # ------------------------------------------------------------ what went wrong
+
+    def _escaped(self, exc: BaseException) -> None:
+        """Something came out of the nursery."""
+        caught = take_apart(_unwrapped(exc))
+        self._reporter.pass_on(caught)
+        failure = caught.failure
+        if failure is None:
+            if caught.fatal:
+                self._crashed = False  # the shutdown that it begins is all that follows
+            return
+        if (self._crashed or self._failed) and self._cause is None and not self._timed_out:
+            self._cause = failure
+        else:
+            self._keep(failure)
+
+    def _raised_late(self, exc: BaseException) -> None:
+        """A stop function or the end of a lifespan raised."""
+        caught = take_apart(exc)
+        self._reporter.pass_on(caught)
+        failure = caught.failure
+        if failure is None:
+            return
+        if self._crashed and self._cause is None:
+            self._cause = failure
+        elif self._failed and self._cause is None and not self._timed_out:
+            self._cause = failure
+        else:
+            self._keep(failure)
+
+    def _keep(self, failure: BaseException) -> None:
+        if self._failures is None:
+            self._failures = []
+        self._failures.append(failure)
+
+    def _ending(self) -> Ending:
+        start_error = None
+        if self._failed:
+            timeout = self.start_timeout if self._timed_out else None
+            start_error = StartError(self._module.name, "start", self._waiting, timeout)
+            start_error.__cause__ = self._cause
+        return Ending(
+            start_error=start_error,
+            crashed=self._crashed,
+            cause=self._cause,
+            reported=self._reported,
+            failures=tuple(self._failures or ()),
+        )
+
+    def closed(self, ending: Ending) -> None:
+        """See `Startable`."""
+        self._reset()
+        self._interruptible = None
+        self._module.run_ended()
+
+    # ------------------------------------------------------------ small change
+
+    @property
+    def _reason(self) -> str:
+        return f"module {self._module.name!r} is stopping: {self.unit.reason or 'the app stops'}"
+
+    @property
+    def _late_reason(self) -> str:
+        return f"module {self._module.name!r} has run out of time to stop"
+
+    def interruptible(self, scope: trio.CancelScope) -> None:
+        """*scope* is cancelled when the module begins to stop, at once if it has begun."""
+        if self._module.workers.stop_began is not None:
+            scope.cancel(reason=self._reason)
+            return
+        if self._interruptible is None:
+            self._interruptible = {}
+        self._interruptible[scope] = None
+
+    def not_interruptible(self, scope: trio.CancelScope) -> None:
+        """*scope* has been left."""
+        if self._interruptible is not None:
+            self._interruptible.pop(scope, None)
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Move the present deadline."""
+        timer = self._start_timer
+        if self.unit.status is ModuleStatus.STARTING:
+            self._arm_start()
+            timer = self._start_timer
+            assert timer is not None
+            timer.cancel()
+            self._start_timer = self._timers.at(timer.when + seconds, self._start_overdue)
+        else:
+            self._supervisor.extend(self.unit, seconds)
+
+    def stacks(self) -> str:
+        """See `Startable`."""
+        tasks = [] if self.main_task is None else [self.main_task]
+        workers = self._module.workers
+        if workers.nursery is not None:
+            tasks += child_tasks(workers.nursery)
+        tasks += [guest.task for guest in workers.guests or ()]
+        return format_stacks(dict.fromkeys(tasks))
+
+    async def _park(self) -> None:
+        """Wait for `_wake`: an event that costs nothing, since ten thousand modules wait here."""
+        self._parked = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+
+    def _unpark(self, _: object) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> bool:
+        task, self._parked = self._parked, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+        return task is not None
+
+
+def _unwrapped(exc: BaseException) -> BaseException:
+    """The nursery is ours, so the group that it makes of a single exception tells nobody anything."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc

@@ -1,0 +1,612 @@
+"""The root supervisor: it settles the difference between what should run and what does run.
+
+What flows through here: wishes (`want`, `manage`, `bounce`, `stop_all`) and facts (`online`,
+`fall`, the end of a module's task). Each change of one of them decides again about the module
+concerned and about those neighbours whose counters it moved: O(degree), no scan, no polling.
+
+What may never happen: a module started before all that it depends on is online, or stopped
+before all that depend on it are offline, whatever the cause.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
+from typing import Protocol
+
+import trio
+
+from trio_modules._abc import Ending, Startable
+from trio_modules._backoff import Restart, RestartTracker
+from trio_modules._exceptions import ModuleCrashed, StartError, StopError
+from trio_modules._state import Action, decide
+from trio_modules._status import ModuleStatus
+from trio_modules._timers import Timer, Timers
+
+__all__ = ["Supervisor", "Ticket", "Unit", "Watcher"]
+
+DEAD, PREPARING, OFFLINE, STOPPING, STARTING, ONLINE = sorted(ModuleStatus)
+
+#: With no time left everything is cancelled at once; whoever answers at once isn't left behind.
+_NO_TIME = 0.01
+
+
+class Watcher(Protocol):
+    """Whom the supervisor tells what has become of the modules: the app."""
+
+    def status_changed(self, unit: Unit, before: ModuleStatus) -> None: ...
+    def start_failed(self, unit: Unit, error: StartError) -> bool:
+        """A first start failed; whether that ends the app."""
+
+    def stop_failed(self, unit: Unit, error: StopError) -> None: ...
+    def crashed(self, unit: Unit, cause: BaseException | None, reported: bool) -> None: ...
+    def gave_up(self, unit: Unit, error: ModuleCrashed) -> None: ...
+    def removed(self, unit: Unit) -> None: ...
+    def all_stopped(self) -> None: ...
+
+
+class Unit:
+    """A module as the supervisor sees it: its wish, its status and its neighbours' counters.
+
+    Attributes:
+        needs, wants: what it depends on, hard and soft; needed_by, wanted_by: the reverse.
+        wanted: the wish. bounce: stop once, then start again. hold: why the wish has to wait:
+            "" (it hasn't), "crashed", "backoff", "gave-up" or "failed".
+        missing: dependencies that it would have to wait for before it starts.
+        dependents: dependents that it would have to wait for before it stops.
+        turn: whether it was its turn to stop in this run.
+        reviving: it was up, so its next start is a restart by the supervisor.
+        leftover: the error of a stop that ran out of time, while it still runs.
+        owned: what is removed when it stops; orphan: its owner has stopped.
+    """
+
+    __slots__ = (
+        "began",
+        "bounce",
+        "dependents",
+        "down",
+        "hold",
+        "leftover",
+        "missing",
+        "name",
+        "needed_by",
+        "needs",
+        "orphan",
+        "out",
+        "out_needs",
+        "owned",
+        "part",
+        "reason",
+        "restarts",
+        "retry",
+        "reviving",
+        "rising",
+        "sinking",
+        "status",
+        "stop_timeout",
+        "stop_timer",
+        "tickets",
+        "tracker",
+        "turn",
+        "up",
+        "wanted",
+        "wanted_by",
+        "wants",
+    )
+
+    def __init__(self, name: str, part: Startable, restart: Restart, stop_timeout: float) -> None:
+        self.name = name
+        self.part = part
+        self.tracker = RestartTracker(restart)
+        self.stop_timeout = stop_timeout
+        self.needs: list[Unit] = []
+        self.wants: list[Unit] = []
+        self.needed_by: list[Unit] = []
+        self.wanted_by: list[Unit] = []
+        self.owned: list[Unit] | None = None
+        self.status = DEAD
+        self.wanted = self.bounce = False
+        self.hold = ""
+        self.missing = self.dependents = self.out_needs = 0
+        self.up = self.rising = self.sinking = self.out = False
+        self.down = True
+        self.turn = self.reviving = self.orphan = False
+        self.leftover: StopError | None = None
+        self.retry: Timer | None = None
+        self.stop_timer: Timer | None = None
+        self.tickets: list[Ticket] | None = None
+        self.reason = ""
+        self.began = 0.0
+        self.restarts = 0
+
+    def __repr__(self) -> str:
+        return f"<Unit {self.name} {self.status.name}>"
+
+    @property
+    def wish(self) -> bool:
+        """Whether it should be running right now."""
+        return self.wanted and not self.bounce and not self.hold
+
+    @property
+    def resting(self) -> bool:
+        """Whether it is where its wish wants it, or can't get there by itself."""
+        if self.leftover is not None:
+            return True
+        if self.bounce:
+            return False
+        if self.wanted:
+            return self.up or (self.out and self.down)
+        return self.down
+
+
+class Ticket:
+    """Somebody waits until certain units are at rest; `done` is called in the step when they are."""
+
+    __slots__ = ("done", "errors", "left")
+
+    def __init__(self, done: Callable[[Ticket], None]) -> None:
+        self.done = done
+        self.left = 1
+        self.errors: list[Exception] = []
+
+    def watch(self, units: Iterable[Unit]) -> None:
+        for unit in units:
+            if unit.resting:
+                if unit.leftover is not None:
+                    self.errors.append(unit.leftover)
+                continue
+            self.left += 1
+            if unit.tickets is None:
+                unit.tickets = []
+            unit.tickets.append(self)
+        self.discharge()
+
+    def discharge(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self.done(self)
+
+
+class Supervisor:
+    """The engine of one run of an app."""
+
+    def __init__(
+        self, watcher: Watcher, timers: Timers, rng: random.Random, context: Context
+    ) -> None:
+        self.units: dict[str, Unit] = {}
+        self.closing = False
+        self.hurrying = False
+        self._watcher = watcher
+        self._timers = timers
+        self._rng = rng
+        self._context = context
+        self._nursery: trio.Nursery | None = None
+        self._alive = 0
+        self._reason = ""
+        self._latest_wish: frozenset[str] = frozenset()
+        self._batch: list[Unit] | None = None
+
+    # ------------------------------------------------------------ the graph
+
+    def attach(self, unit: Unit, needs: Iterable[str], wants: Iterable[str]) -> None:
+        """Take in a unit whose dependencies are here already."""
+        self.units[unit.name] = unit
+        for other in map(self.units.__getitem__, needs):
+            unit.needs.append(other)
+            other.needed_by.append(unit)
+            unit.missing += not other.up
+            unit.out_needs += other.out
+        for other in map(self.units.__getitem__, wants):
+            unit.wants.append(other)
+            other.wanted_by.append(unit)
+            unit.missing += other.rising
+
+    def detach(self, unit: Unit) -> None:
+        """Forget a unit that is offline and that nothing depends on."""
+        assert unit.down
+        assert not unit.needed_by
+        del self.units[unit.name]
+        for other in unit.needs:
+            other.needed_by.remove(unit)
+        for other in unit.wants:
+            other.wanted_by.remove(unit)
+        for other in unit.wanted_by:
+            other.wants.remove(unit)
+            other.missing -= unit.rising
+            self._decide(other)
+        self._watcher.removed(unit)
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """From now on modules can live, in this nursery."""
+        self._nursery = nursery
+
+    # ------------------------------------------------------------ wishes
+
+    def manage(self, wish: Iterable[str], done: Callable[[Ticket], None]) -> None:
+        """Make exactly these units run; *done* is called when all concerned are at rest.
+
+        Stops come before starts: what is to start is wished only when what had to stop is down.
+        """
+        self._latest_wish = frozenset(wish)
+        stops = [u for u in self.units.values() if u.name not in self._latest_wish]
+        stops = [u for u in stops if u.wanted or not u.down]
+        starts = [u for u in self.units.values() if u.name in self._latest_wish]
+        for unit in stops:
+            unit.reason = "disabled"
+        self._set_wanted(stops, False)
+        ticket = Ticket(lambda stopped: self._then_start(starts, stopped, done))
+        ticket.watch(stops)
+
+    def _then_start(
+        self, starts: list[Unit], stopped: Ticket, done: Callable[[Ticket], None]
+    ) -> None:
+        self.want([u for u in starts if u.name in self._latest_wish], done, stopped.errors)
+
+    def want(
+        self,
+        units: list[Unit],
+        done: Callable[[Ticket], None],
+        errors: Iterable[Exception] = (),
+    ) -> None:
+        """Make these units run, too; what failed or gave up before gets another chance."""
+        if not self.closing:
+            for unit in units:
+                if unit.hold in ("gave-up", "failed"):
+                    self._renew(unit)
+            self._set_wanted(units, True)
+        ticket = Ticket(done)
+        ticket.errors += errors
+        ticket.watch(units)
+
+    def wait(self, units: Iterable[Unit], done: Callable[[Ticket], None]) -> None:
+        """Call *done* when these units are at rest."""
+        Ticket(done).watch(list(units))
+
+    def bounce(self, unit: Unit, reason: str, done: Callable[[Ticket], None]) -> None:
+        """Stop a unit and all that depend on it, then start them again."""
+        units = list(_dependents_first(unit, lambda u: True))
+        for each in units:
+            if each.hold in ("gave-up", "failed", "backoff"):
+                self._renew(each)
+            each.bounce = each.wanted and not each.down
+            each.reason = reason
+            each.reviving = False
+        self._again(units)
+        Ticket(done).watch(units)
+
+    def retire(self, unit: Unit, done: Callable[[Ticket], None]) -> None:
+        """Stop a unit that nothing depends on; it is detached once it is offline."""
+        unit.reason = "removed"
+        unit.orphan = True
+        self._set_wanted([unit], False)
+        Ticket(done).watch([unit])
+        self._drop_orphan(unit)
+
+    def stop_all(self, reason: str) -> None:
+        """The wish that nothing runs, for good."""
+        self.closing = True
+        self._reason = reason
+        for unit in self.units.values():
+            self._cancel_retry(unit)
+            unit.hold = ""
+            unit.bounce = False
+            unit.reason = reason
+        self._set_wanted(list(self.units.values()), False)
+        self._check_closed()
+
+    def hurry(self) -> None:
+        """Cut all stop times to nothing; the order stays."""
+        self.hurrying = True
+        for unit in list(self.units.values()):
+            if unit.status is STOPPING:
+                self._hurry(unit)
+
+    def _set_wanted(self, units: list[Unit], wanted: bool) -> None:
+        for unit in units:
+            if unit.wanted is not wanted:
+                unit.wanted = wanted
+                if not wanted:
+                    self._cancel_retry(unit)
+                    unit.hold = "crashed" if unit.hold == "crashed" else ""
+                    unit.bounce = unit.reviving = False
+        self._again(units)
+
+    def _again(self, units: list[Unit]) -> None:
+        """Some wishes changed: first all flags, then all decisions, or one would be hasty."""
+        batch, self._batch = self._batch, [] if self._batch is None else self._batch
+        for unit in units:
+            self._refresh(unit)
+        if batch is not None:  # somebody above is doing the same
+            batch += units
+            return
+        touched, self._batch = self._batch, None
+        for unit in [*units, *touched]:
+            self._decide(unit)
+
+    def _touch(self, unit: Unit) -> None:
+        """One of the unit's counters came to zero."""
+        if self._batch is None:
+            self._decide(unit)
+        else:
+            self._batch.append(unit)
+
+    def _renew(self, unit: Unit) -> None:
+        unit.tracker.renew()
+        unit.reviving = False
+        unit.hold = ""
+        self._cancel_retry(unit)
+
+    def _cancel_retry(self, unit: Unit) -> None:
+        if unit.retry is not None:
+            unit.retry.cancel()
+            unit.retry = None
+
+    # ------------------------------------------------------------ facts
+
+    def set_status(self, unit: Unit, status: ModuleStatus) -> None:
+        """A new fact: tell the app and count it at the neighbours."""
+        before = unit.status
+        unit.status = status
+        self._watcher.status_changed(unit, before)
+        self._refresh(unit)
+
+    def online(self, unit: Unit) -> None:
+        """The unit has started."""
+        unit.began = trio.current_time()
+        self.set_status(unit, ONLINE)
+        self._settle(unit)
+
+    def fall(self, unit: Unit, reason: str) -> None:
+        """The unit crashed: it and all that depend on it leave ONLINE in this step."""
+        unit.hold = "crashed"
+        fallen = list(_dependents_first(unit, lambda u: u.status in (STARTING, ONLINE)))
+        self._batch = []
+        for each in fallen:
+            each.reviving = True
+            each.reason = reason
+            self.set_status(each, STOPPING)
+        touched, self._batch = self._batch, None
+        unit.part.fall(reason)
+        for each in [*fallen, *touched]:
+            self._decide(each)
+
+    def failing(self, unit: Unit, reason: str) -> None:
+        """The unit's start failed and is being undone; nothing can depend on it yet."""
+        if unit.status is STARTING:
+            unit.reason = reason
+            self._stop(unit)
+
+    def arm(self, unit: Unit) -> None:
+        """The unit has something to wait for before it is offline: its stop has a time-out."""
+        seconds = _NO_TIME if self.hurrying else unit.stop_timeout
+        unit.stop_timer = self._timers.after(seconds, lambda: self._overdue(unit))
+
+    def extend(self, unit: Unit, seconds: float) -> None:
+        """Give a stopping unit more time."""
+        if unit.stop_timer is not None and unit.stop_timer.callback is not None:
+            unit.stop_timer.cancel()
+            when = unit.stop_timer.when + seconds
+            unit.stop_timer = self._timers.at(when, lambda: self._overdue(unit))
+
+    # ------------------------------------------------------------ one unit at a time
+
+    def _decide(self, unit: Unit) -> None:
+        action = decide(unit.status, unit.wish, unit.missing, unit.dependents)
+        if action is Action.START:
+            self._start(unit)
+        elif action is Action.STOP and not unit.turn:
+            self._stop(unit)
+
+    def _start(self, unit: Unit) -> None:
+        assert self._nursery is not None
+        self._alive += 1
+        unit.began = trio.current_time()
+        if unit.reviving:
+            unit.restarts += 1
+        self.set_status(unit, STARTING)
+        self._context.run(self._nursery.start_soon, self._live, unit, name=unit.name)
+
+    async def _live(self, unit: Unit) -> None:
+        self._ended(unit, await unit.part.live())
+
+    def _stop(self, unit: Unit) -> None:
+        unit.turn = True
+        if unit.status is not STOPPING:
+            self.set_status(unit, STOPPING)
+        unit.part.begin_stop(unit.reason or self._reason)
+        if self.hurrying:
+            self._hurry(unit)
+
+    def _hurry(self, unit: Unit) -> None:
+        unit.part.hurry(0.0)
+        if unit.stop_timer is not None:
+            unit.stop_timer.cancel()
+            self.arm(unit)
+
+    def _overdue(self, unit: Unit) -> None:
+        """The stop has run out of time: the others go on as if the unit were offline."""
+        error = StopError(unit.name, hanging=unit.part.stacks())
+        unit.stop_timer = None
+        unit.leftover = error
+        self._watcher.stop_failed(unit, error)
+        unit.part.hurry(unit.stop_timeout)
+        self._refresh(unit)
+        self._settle(unit, error)
+
+    def _ended(self, unit: Unit, ending: Ending) -> None:
+        """The unit's task is over; what comes next is settled before its status says so."""
+        if unit.stop_timer is not None:
+            unit.stop_timer.cancel()
+            unit.stop_timer = None
+        self._alive -= 1
+        error = self._stop_error(unit, ending)
+        unit.bounce = unit.turn = False
+        unit.leftover = None
+        unit.reason = ""
+        unit.hold = "" if unit.hold == "crashed" else unit.hold
+        unit.part.closed(ending)
+        failure = self._judge(unit, ending) or error
+        self.set_status(unit, OFFLINE)
+        self._settle(unit, failure)
+        self._drop_owned(unit)
+        if not unit.orphan:
+            self._decide(unit)
+        self._check_closed()
+
+    def _stop_error(self, unit: Unit, ending: Ending) -> StopError | None:
+        if not ending.failures:
+            return None
+        error = StopError(unit.name, ending.failures)
+        self._watcher.stop_failed(unit, error)
+        return error
+
+    def _judge(self, unit: Unit, ending: Ending) -> Exception | None:
+        """What follows from the way the run ended; the error for whoever waits for the unit."""
+        if ending.crashed:
+            self._watcher.crashed(unit, ending.cause, ending.reported)
+            self._retry_later(unit, ending.cause)
+        elif ending.start_error is not None:
+            return self._failed_start(unit, ending)
+        return None
+
+    def _failed_start(self, unit: Unit, ending: Ending) -> Exception | None:
+        error = ending.start_error
+        assert error is not None
+        if self.closing or not unit.wanted:
+            self._watcher.start_failed(unit, error)
+        elif unit.reviving or unit.tracker.policy.cover_start:
+            unit.reviving = True
+            self._watcher.crashed(unit, error, ending.reported)
+            self._retry_later(unit, error)
+        elif self._watcher.start_failed(unit, error):
+            unit.hold = "failed"
+        else:
+            unit.hold = "failed"
+            return error
+        return None
+
+    def _retry_later(self, unit: Unit, cause: BaseException | None) -> None:
+        if self.closing or not unit.wanted:
+            return
+        delay = unit.tracker.failed(unit.began, trio.current_time(), self._rng)
+        if delay is not None:
+            unit.hold = "backoff"
+            unit.retry = self._timers.after(delay, lambda: self._retry(unit))
+            return
+        unit.hold = "gave-up"
+        if unit.tracker.policy.exhausted == "shutdown":
+            error = ModuleCrashed(unit.name, unit.tracker.crashes)
+            error.__cause__ = cause
+            self._watcher.gave_up(unit, error)
+
+    def _retry(self, unit: Unit) -> None:
+        unit.retry = None
+        unit.hold = ""
+        self._again([unit])
+
+    def _drop_owned(self, unit: Unit) -> None:
+        """What the unit owns goes with it, and is down already, since it depends on the unit."""
+        owned, unit.owned = unit.owned or (), None
+        for each in owned:
+            each.orphan = True
+            each.wanted = False
+            self._settle(each)
+            self._drop_orphan(each)
+        self._drop_orphan(unit)
+
+    def _drop_orphan(self, unit: Unit) -> None:
+        if unit.orphan and unit.status <= OFFLINE and self.units.get(unit.name) is unit:
+            self.detach(unit)
+
+    def _settle(self, unit: Unit, error: Exception | None = None) -> None:
+        """Let those go who wait for this unit, if it is at rest."""
+        if unit.tickets is None or not unit.resting:
+            return
+        tickets, unit.tickets = unit.tickets, None
+        for ticket in tickets:
+            if error is not None:
+                ticket.errors.append(error)
+            ticket.discharge()
+
+    def _check_closed(self) -> None:
+        if self.closing and not self._alive:
+            self._watcher.all_stopped()
+
+    # ------------------------------------------------------------ what the neighbours count
+
+    def _refresh(self, unit: Unit) -> None:
+        """Bring the unit's flags up to date, and with them the counters of its neighbours."""
+        up = unit.status is ONLINE
+        down = unit.status <= OFFLINE or unit.leftover is not None
+        if up is not unit.up:
+            unit.up = up
+            self._count_missing(unit.needed_by, -1 if up else 1)
+        if down is not unit.down:
+            unit.down = down
+            self._count_dependents(unit.needs, -1 if down else 1)
+        if unit.out is not (bool(unit.hold) or unit.out_needs > 0):
+            self._flip_out(unit)
+        if unit.wanted_by:
+            self._refresh_rising(unit)
+        if unit.wants:
+            self._refresh_sinking(unit)
+
+    def _refresh_rising(self, unit: Unit) -> None:
+        rising = unit.wanted and not unit.out and not unit.up
+        if rising is not unit.rising:
+            unit.rising = rising
+            self._count_missing(unit.wanted_by, 1 if rising else -1)
+
+    def _refresh_sinking(self, unit: Unit) -> None:
+        sinking = not unit.down and (not unit.wish or unit.status is STOPPING)
+        if sinking is not unit.sinking:
+            unit.sinking = sinking
+            self._count_dependents(unit.wants, 1 if sinking else -1)
+
+    def _count_missing(self, units: Iterable[Unit], change: int) -> None:
+        for unit in units:
+            unit.missing += change
+            if not unit.missing:
+                self._touch(unit)
+
+    def _count_dependents(self, units: Iterable[Unit], change: int) -> None:
+        for unit in units:
+            unit.dependents += change
+            if not unit.dependents:
+                self._touch(unit)
+
+    def _flip_out(self, unit: Unit) -> None:
+        """A unit can't come by itself (or can again): the same is true of all that need it."""
+        todo = [unit]
+        while todo:
+            each = todo.pop()
+            out = bool(each.hold) or each.out_needs > 0
+            if each.out is out:
+                continue
+            each.out = out
+            if each.wanted_by:
+                self._refresh_rising(each)
+            for other in each.needed_by:
+                other.out_needs += 1 if out else -1
+                todo.append(other)
+            if each is not unit:
+                self._settle(each)
+
+
+def _dependents_first(unit: Unit, relevant: Callable[[Unit], bool]) -> Iterator[Unit]:
+    """*unit* and the relevant ones that need it, directly or not, each before what it needs."""
+    seen = {unit}
+    stack = [(unit, iter(unit.needed_by))]
+    while stack:
+        top, others = stack[-1]
+        for other in others:
+            if other not in seen and relevant(other):
+                seen.add(other)
+                stack.append((other, iter(other.needed_by)))
+                break
+        else:
+            stack.pop()
+            yield top
+
+

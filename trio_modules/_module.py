@@ -1,0 +1,885 @@
+"""The face of a module: what it declares, what it starts, what it says about itself."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
+
+import attrs
+import trio
+
+from trio_modules._backoff import Backoff, Restart
+from trio_modules._context import current_owner
+from trio_modules._exceptions import GraphError, ModuleOffline
+from trio_modules._failure import FailureLevel, FailureStatus
+from trio_modules._part import Declaration, Part
+from trio_modules._reports import ModuleError
+from trio_modules._resources import Resource
+from trio_modules._services import Grid, ServiceWorker
+from trio_modules._status import ModuleStatus
+from trio_modules._util import (
+    callable_name,
+    check_async,
+    check_call,
+    check_identifier,
+    check_names,
+    check_seconds,
+    takes_keyword,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, TypeVarTuple, Unpack
+
+    ArgsT = TypeVarTuple("ArgsT")
+    P = ParamSpec("P")
+
+__all__ = ["Module", "current_module"]
+
+T = TypeVar("T")
+FnT = TypeVar("FnT", bound=Callable[..., Awaitable[object]])
+GenT = TypeVar("GenT")
+AsyncFn = Callable[..., Awaitable[object]]
+
+#: The last quarter of the stop time belongs to the stop functions and lifespans.
+_LARGEST_GRACE = 0.75
+
+
+def current_module() -> Module:
+    """The module that the running code works for (ours; the seed handed it around).
+
+    Raises:
+        RuntimeError: outside of anything that a module runs.
+    """
+    owner = current_owner()
+    if owner is None:
+        raise RuntimeError("current_module() was called outside of anything that a module runs")
+    assert isinstance(owner, Part)
+    assert isinstance(owner.face, Module)
+    return owner.face
+
+
+class Module:
+    """A part of a program that starts, works and stops as one: a nursery with a name.
+
+    A module is declared once and may live many times: an `App` prepares it, starts it when all
+    that it depends on is online, and stops it when all that depends on it is offline. Its task
+    enters the lifespans, opens the nursery, runs the start functions and begins the declared
+    workers; at a stop the workers are cancelled and awaited, then the stop functions run, then
+    the lifespans are left.
+
+    When is it restarted? When it crashes while ONLINE: an exception escapes its nursery or
+    lifespan, a service worker gives up, a worker raises `RestartModule`. Its dependents are
+    stopped first and started again after it. What must it clean up? Nothing that lives in its
+    nursery; what a start function has made a stop function has to undo, and a lifespan undoes
+    what it did itself, whatever happens.
+
+    Subclass it to add attributes, and declare in ``__init__``.
+
+    Args:
+        name: its name: non-empty, without ``/``.
+        depends_on: modules, or names of modules, that it can't run without.
+        wants: the same, but soft: it starts after them if they are to run, too, stops before
+            them, and doesn't fall with them.
+        prep: an async function, the first of the prep functions.
+        start: an async function, the first of the start functions.
+        stop: an async function, the first of the stop functions (so it runs last).
+        enabled: whether a managed app runs it.
+        start_timeout: seconds that a start may take; the app's by default.
+        stop_timeout: seconds that a stop may take; the app's by default.
+        restart: what happens when it crashes.
+
+    Raises:
+        GraphError: if a dependency is named twice.
+        TypeError, ValueError: if an argument is not usable; the message names it.
+
+    Mostly the seed's ``Register``; soft dependencies, lifespans and restarts are ours.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_depends_on",
+        "_enabled",
+        "_part",
+        "_registry",
+        "_restart",
+        "_start_timeout",
+        "_stop_timeout",
+        "_wants",
+    )
+
+    _public: ClassVar[frozenset[str]]
+
+    def __init_subclass__(cls) -> None:
+        shadowed = sorted(name for name in vars(cls) if name in Module._public)
+        if shadowed:
+            raise TypeError(f"class {cls.__name__!r} shadows Module.{shadowed[0]}")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        depends_on: Iterable[Module | str] = (),
+        wants: Iterable[Module | str] = (),
+        prep: Callable[[], Awaitable[object]] | None = None,
+        start: Callable[[], Awaitable[object]] | None = None,
+        stop: Callable[[], Awaitable[object]] | None = None,
+        enabled: bool = False,
+        start_timeout: float | None = None,
+        stop_timeout: float | None = None,
+        restart: Restart = Restart(max_restarts=3),  # noqa: B008
+    ) -> None:
+        check_identifier("name", name)
+        self._depends_on = _dependencies("depends_on", name, depends_on)
+        self._wants = _dependencies("wants", name, wants)
+        self._check_twice(name)
+        if not isinstance(restart, Restart):
+            raise TypeError(f"restart must be a Restart, got {restart!r}")
+        self._start_timeout = _timeout("start_timeout", start_timeout)
+        self._stop_timeout = _timeout("stop_timeout", stop_timeout)
+        self._restart = restart
+        self._enabled = bool(enabled)
+        self._registry: Mapping[str, Module] | None = None
+        self._part = Part(name, self)
+        self._part.stop_timeout = self._stop_timeout
+        for declare, fn in ((self.on_prep, prep), (self.on_start, start), (self.on_stop, stop)):
+            if fn is not None:
+                declare(fn)
+
+    def _check_twice(self, name: str) -> None:
+        seen: set[str] = set()
+        for other in (*map(_name_of, self._depends_on), *map(_name_of, self._wants)):
+            if other in seen:
+                raise GraphError(f"module {name!r} names the dependency {other!r} twice", (other,))
+            seen.add(other)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self.status.name}>"
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._part.name
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Its logger, ``trio_modules.<name>``."""
+        return self._part.logger
+
+    @property
+    def dependencies(self) -> tuple[Module, ...]:
+        """The modules that it depends on, hard ones; names are looked up in its app (seed).
+
+        Raises:
+            GraphError: if a name can't be looked up.
+        """
+        return tuple(map(self._look_up, self._depends_on))
+
+    def _look_up(self, other: Module | str) -> Module:
+        if isinstance(other, Module):
+            return other
+        known = (self._registry or {}).get(other)
+        if known is None:
+            raise GraphError(
+                f"module {self.name!r} depends on {other!r}, which is not registered",
+                (self.name, other),
+            )
+        return known
+
+    # ------------------------------------------------------------ where it is in its life
+
+    @property
+    def status(self) -> ModuleStatus:
+        """Where it is in its life (seed)."""
+        return self._part.status
+
+    @property
+    def online(self) -> bool:
+        """Whether it is ONLINE (seed)."""
+        return self.status is ModuleStatus.ONLINE
+
+    @property
+    def online_soon(self) -> bool:
+        """Whether it is ONLINE or about to be, as far as is known (seed)."""
+        part = self._part
+        if self.online or self.status is ModuleStatus.STARTING:
+            return True
+        return part.host is not None and part.unit.wanted and not part.unit.out
+
+    @property
+    def started(self) -> trio.Event:
+        """Set when it comes online; replaced when the run ends (seed: ``StartCompleted``)."""
+        return self._part.started_event
+
+    @property
+    def stopping(self) -> trio.Event:
+        """Set when it begins to stop; replaced when the run ends (seed)."""
+        return self._part.stopping_event
+
+    async def wait_status(self, status: ModuleStatus) -> None:
+        """Wait until it has this status, however briefly. Cancellation only ends the wait.
+
+        Args:
+            status: what to wait for.
+        """
+        status = ModuleStatus(status)
+        if self.status is status:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._part.status_reached(status).wait()
+
+    async def wait_online(self) -> None:
+        """Wait until it is online. Cancellation only ends the wait."""
+        await self.wait_status(ModuleStatus.ONLINE)
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """Its nursery: an exception that escapes it is a crash (seed: ``Module.Ctx``).
+
+        Raises:
+            ModuleOffline: unless it is starting or online.
+        """
+        nursery = self._part.workers.nursery
+        if nursery is None or self.status < ModuleStatus.STARTING:
+            raise ModuleOffline(self.name, self.status.name, "give its nursery")
+        return nursery
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Move the deadline of the start or stop that is going on.
+
+        Args:
+            seconds: by how much later it is, at least 0.
+
+        Raises:
+            ModuleOffline: unless it is starting or stopping.
+        """
+        check_seconds("seconds", seconds, finite=True)
+        if self.status not in (ModuleStatus.STARTING, ModuleStatus.STOPPING):
+            raise ModuleOffline(self.name, self.status.name, "extend the time of a start or stop")
+        self._part.life.extend_timeout(seconds)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[trio.CancelScope]:
+        """A scope that is cancelled when `stopping` is set: wait inside for work, do it outside.
+
+        Raises:
+            ModuleOffline: outside of a running app.
+        """
+        self._part.hosted  # noqa: B018
+        life = self._part.life
+        with trio.CancelScope() as scope:
+            life.interruptible(scope)
+            try:
+                yield scope
+            finally:
+                life.not_interruptible(scope)
+
+    # ------------------------------------------------------------ lifecycle functions
+
+    @overload
+    def on_prep(self, async_fn: FnT, *args: object) -> FnT: ...
+    @overload
+    def on_prep(self, async_fn: None = None) -> Callable[[FnT], FnT]: ...
+    def on_prep(self, async_fn: AsyncFn | None = None, *args: object) -> object:
+        """Declare a prep function: run before anything is started, in dependency order (seed).
+
+        Args:
+            async_fn: the function; several are run in order.
+            args: what it is called with.
+
+        Raises:
+            TypeError: if it isn't async or can't take *args*.
+            RuntimeError: while the module runs.
+        """
+        return self._lifecycle("on_prep", self._part.prep_functions, async_fn, args)
+
+    @overload
+    def on_start(self, async_fn: FnT, *args: object) -> FnT: ...
+    @overload
+    def on_start(self, async_fn: None = None) -> Callable[[FnT], FnT]: ...
+    def on_start(self, async_fn: AsyncFn | None = None, *args: object) -> object:
+        """Declare a start function: run when all dependencies are online (seed).
+
+        Args:
+            async_fn: the function; several are run in order.
+            args: what it is called with.
+
+        Raises:
+            TypeError: if it isn't async or can't take *args*.
+            RuntimeError: while the module runs.
+        """
+        return self._lifecycle("on_start", self._part.start_functions, async_fn, args)
+
+    @overload
+    def on_stop(self, async_fn: FnT, *args: object) -> FnT: ...
+    @overload
+    def on_stop(self, async_fn: None = None) -> Callable[[FnT], FnT]: ...
+    def on_stop(self, async_fn: AsyncFn | None = None, *args: object) -> object:
+        """Declare a stop function: run, shielded, when all of the module's work has ended (seed).
+
+        Args:
+            async_fn: the function; several are run in reverse order.
+            args: what it is called with.
+
+        Raises:
+            TypeError: if it isn't async or can't take *args*.
+            RuntimeError: while the module runs.
+        """
+        return self._lifecycle("on_stop", self._part.stop_functions, async_fn, args)
+
+    def _lifecycle(
+        self, what: str, functions: list[AsyncFn], fn: AsyncFn | None, args: tuple[object, ...]
+    ) -> object:
+        if fn is None:
+            return functools.partial(self._lifecycle, what, functions, args=())
+        self._check_not_running(what)
+        check_async(fn, what)
+        check_call(fn, args, what)
+        functions.append(functools.partial(fn, *args) if args else fn)
+        return fn
+
+    def _check_not_running(self, what: str) -> None:
+        if self.status > ModuleStatus.OFFLINE:
+            raise RuntimeError(
+                f"{what} can't be declared while module {self.name!r} is {self.status.name}"
+            )
+
+    def lifespan(
+        self, async_gen_fn: Callable[..., AsyncGenerator[T, None]], *args: object
+    ) -> Resource[T]:
+        """Declare an async generator function that yields once: around the module's whole run.
+
+        It is entered before the start functions, in the module's task, and left after the stop
+        functions, never with an exception of the module's. Several nest.
+
+        Args:
+            async_gen_fn: the generator function.
+            args: what it is called with.
+
+        Returns:
+            the resource whose ``value`` is what it yields.
+
+        Raises:
+            TypeError: if it is no async generator function or can't take *args*.
+            RuntimeError: while the module runs.
+        """
+        self._check_not_running("lifespan")
+        resource = Resource(self._part, async_gen_fn, args)
+        self._part.resources.append(resource)
+        return resource
+
+    # ------------------------------------------------------------ workers
+
+    def start_worker(
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]],
+        *args: Unpack[ArgsT],
+        name: str | None = None,
+        grace_period: float = 0,
+        cancel_scope: trio.CancelScope | None = None,
+    ) -> None:
+        """Begin a worker in the module's nursery and return at once (seed).
+
+        It is counted from the call on. An exception of it is reported and ends it alone.
+
+        Args:
+            async_fn: the function, called with *args*.
+            name: for logs and reports; the function's by default.
+            grace_period: seconds that it may go on when the module stops.
+            cancel_scope: a scope of yours that makes this worker alone cancellable.
+
+        Raises:
+            ModuleOffline: if the module takes no work now.
+            TypeError: if the function isn't async or can't take *args*.
+            ValueError: if the grace is more than three quarters of the stop time.
+        """
+        workers = self._part.workers
+        if cancel_scope is None and not grace_period:
+            workers.start(async_fn, args, name)
+            return
+        self._check_grace(grace_period)
+        workers.start_scoped(async_fn, args, name, grace_period, cancel_scope)
+
+    async def run_worker(
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[T]],
+        *args: Unpack[ArgsT],
+        name: str | None = None,
+    ) -> T:
+        """Run a worker in the caller's task, counted as the module's (seed).
+
+        Args:
+            async_fn: the function, called with *args*.
+            name: for logs and reports; the function's by default.
+
+        Returns:
+            what the function returns.
+
+        Raises:
+            ModuleOffline: if the module takes no work now, or stops before the function ends
+                (the function is cancelled then).
+            Exception: what the function raises, with a note that names module and worker.
+
+        The caller's cancellation applies as usual.
+        """
+        return await self._part.workers.run(async_fn, args, name)
+
+    def guarded(
+        self, async_fn: Callable[P, Awaitable[object]], name: str | None = None
+    ) -> Callable[P, Awaitable[None]]:
+        """An async function that runs as a worker of the module in whatever task calls it (ours).
+
+        Its exceptions are reported and go no further, so it can be handed to a server:
+        ``trio.serve_tcp(web.guarded(handle), port)``. When the module stops, what runs is
+        cancelled and its caller goes on; a call when it takes no work raises `ModuleOffline`.
+
+        Args:
+            async_fn: the function.
+            name: for logs and reports; the function's by default.
+        """
+        return self._part.workers.guard(async_fn, name)
+
+    def start_service_worker(
+        self,
+        async_fn: AsyncFn,
+        *args: object,
+        name: str | None = None,
+        restart: Restart | None = None,
+        backoff: float | Backoff | None = None,
+        restart_on_return: bool = False,
+        grace_period: float = 0,
+    ) -> ServiceWorker:
+        """Begin a worker that is restarted when it fails (seed; budget and capacity are ours).
+
+        Returning or being cancelled ends it. Any exception is reported and restarts it after the
+        backoff, with the failure warning ``<worker>:restarting`` until it has settled;
+        `RestartNow` does so without backoff. Over budget it gives up, and the module crashes.
+
+        Args:
+            async_fn: the function, called with *args*, and with ``task_status`` if it takes it.
+            name: for logs, reports and failures; the function's by default.
+            restart: how often and how soon; without limit by default.
+            backoff: seconds or a `Backoff`, in place of the one in *restart*.
+            restart_on_return: restart it when it returns, too.
+            grace_period: seconds that it may go on when the module stops.
+
+        Returns:
+            its handle.
+
+        Raises:
+            ModuleOffline: if the module takes no work now.
+            TypeError, ValueError: if an argument isn't usable.
+        """
+        declaration = self._service(
+            "start_service_worker", async_fn, args, name, restart, backoff, restart_on_return,
+            grace_period,
+        )  # fmt: skip
+        return self._part.start_service(declaration)
+
+    @overload
+    def worker(
+        self, async_fn: FnT, *args: object, name: str | None = ..., grace_period: float = ...
+    ) -> FnT: ...
+    @overload
+    def worker(
+        self, async_fn: None = None, *, name: str | None = ..., grace_period: float = ...
+    ) -> Callable[[FnT], FnT]: ...
+    def worker(
+        self,
+        async_fn: AsyncFn | None = None,
+        *args: object,
+        name: str | None = None,
+        grace_period: float = 0,
+    ) -> object:
+        """Declare a worker that begins at every start; a decorator, bare or with options.
+
+        Declared while the app runs, it goes with that run of the app; while the module runs, with
+        that run of the module.
+
+        Args:
+            async_fn: the function, called with *args*.
+            name: for logs and reports; the function's by default.
+            grace_period: seconds that it may go on when the module stops.
+        """
+        if async_fn is None:
+            return functools.partial(self.worker, name=name, grace_period=grace_period)
+        check_async(async_fn, "worker")
+        check_call(async_fn, args, "worker")
+        self._check_grace(grace_period)
+        self._part.declare(
+            Declaration(
+                make=lambda: async_fn,
+                args=args,
+                name=_label(name, async_fn),
+                lasts=self._part.lasts_now(),
+                service=False,
+                grace_period=grace_period,
+            )
+        )
+        return async_fn
+
+    @overload
+    def service_worker(
+        self,
+        async_fn: FnT,
+        *args: object,
+        name: str | None = ...,
+        restart: Restart | None = ...,
+        backoff: float | Backoff | None = ...,
+        restart_on_return: bool = ...,
+        grace_period: float = ...,
+    ) -> FnT: ...
+    @overload
+    def service_worker(
+        self,
+        async_fn: None = None,
+        *,
+        name: str | None = ...,
+        restart: Restart | None = ...,
+        backoff: float | Backoff | None = ...,
+        restart_on_return: bool = ...,
+        grace_period: float = ...,
+    ) -> Callable[[FnT], FnT]: ...
+    def service_worker(
+        self,
+        async_fn: AsyncFn | None = None,
+        *args: object,
+        name: str | None = None,
+        restart: Restart | None = None,
+        backoff: float | Backoff | None = None,
+        restart_on_return: bool = False,
+        grace_period: float = 0,
+    ) -> object:
+        """Declare a service worker that begins at every start; a decorator, bare or with options.
+
+        If the function has a parameter ``task_status``, the module isn't online before its first
+        ``task_status.started()``. The options are those of `start_service_worker`; when it is
+        declared decides how long for, as for `worker`.
+        """
+        if async_fn is None:
+            return functools.partial(
+                self.service_worker,
+                name=name,
+                restart=restart,
+                backoff=backoff,
+                restart_on_return=restart_on_return,
+                grace_period=grace_period,
+            )
+        declaration = self._service(
+            "service_worker", async_fn, args, name, restart, backoff, restart_on_return,
+            grace_period,
+        )  # fmt: skip
+        self._part.declare(declaration)
+        return async_fn
+
+    def _service(
+        self,
+        what: str,
+        async_fn: AsyncFn,
+        args: tuple[object, ...],
+        name: str | None,
+        restart: Restart | None,
+        backoff: float | Backoff | None,
+        restart_on_return: bool,
+        grace_period: float,
+    ) -> Declaration:
+        check_async(async_fn, what)
+        keyword = "task_status" if takes_keyword(async_fn, "task_status") else None
+        check_call(async_fn, args, what, keyword)
+        self._check_grace(grace_period)
+        return Declaration(
+            make=lambda: async_fn,
+            args=args,
+            name=_label(name, async_fn),
+            lasts="run" if what.startswith("start_") else self._part.lasts_now(),
+            service=True,
+            restart=_policy(restart, backoff),
+            restart_on_return=restart_on_return,
+            grace_period=grace_period,
+        )
+
+    @overload
+    def every(
+        self,
+        interval: float,
+        async_fn: FnT,
+        *args: object,
+        immediately: bool = ...,
+        jitter: float = ...,
+        missed: Literal["skip", "delay"] = ...,
+        name: str | None = ...,
+        restart: Restart | None = ...,
+    ) -> FnT: ...
+    @overload
+    def every(
+        self,
+        interval: float,
+        async_fn: None = None,
+        *,
+        immediately: bool = ...,
+        jitter: float = ...,
+        missed: Literal["skip", "delay"] = ...,
+        name: str | None = ...,
+        restart: Restart | None = ...,
+    ) -> Callable[[FnT], FnT]: ...
+    def every(
+        self,
+        interval: float,
+        async_fn: AsyncFn | None = None,
+        *args: object,
+        immediately: bool = True,
+        jitter: float = 0,
+        missed: Literal["skip", "delay"] = "skip",
+        name: str | None = None,
+        restart: Restart | None = None,
+    ) -> object:
+        """Declare a service worker that calls a function on a fixed grid (ours).
+
+        The grid is ``start + k * interval``, whatever the function takes; a failure restarts the
+        worker after its backoff, and the grid stays.
+
+        Args:
+            interval: seconds from beat to beat, above 0.
+            async_fn: the function, called with *args* at every beat.
+            immediately: whether the first beat is at the start, or one interval later.
+            jitter: each beat is late by up to so many seconds, less than the interval.
+            missed: after an overrun, "skip" drops the beats that were missed, "delay" makes up
+                for one at once and moves the grid there.
+            name: for logs, reports and failures; the function's by default.
+            restart: how often and how soon after failures.
+        """
+        _check_grid(interval, jitter, missed)
+        if async_fn is None:
+            return functools.partial(
+                self.every,
+                interval,
+                immediately=immediately,
+                jitter=jitter,
+                missed=missed,
+                name=name,
+                restart=restart,
+            )
+        check_async(async_fn, "every")
+        check_call(async_fn, args, "every")
+        beat = functools.partial(async_fn, *args)
+
+        def make() -> AsyncFn:
+            return Grid(
+                interval, beat, immediately=immediately, jitter=jitter, missed=missed,
+                rng=lambda: self._part.rng,
+            ).run  # fmt: skip
+
+        self._part.declare(
+            Declaration(
+                make=make,
+                args=(),
+                name=_label(name, async_fn),
+                lasts=self._part.lasts_now(),
+                service=True,
+                restart=_policy(restart, None),
+            )
+        )
+        return async_fn
+
+    def _check_grace(self, grace_period: float) -> None:
+        check_seconds("grace_period", grace_period)
+        stop_timeout = self._part.stop_timeout
+        if stop_timeout is not None and grace_period > _LARGEST_GRACE * stop_timeout:
+            raise ValueError(
+                f"grace_period must be at most three quarters of the stop_timeout of module "
+                f"{self.name!r} ({stop_timeout:g} s), got {grace_period!r}"
+            )
+
+    # ------------------------------------------------------------ failures and reports
+
+    @property
+    def failures(self) -> Mapping[str, FailureStatus]:
+        """All that is wrong with it now, by id (the seed had one slot)."""
+        return self._part.failures.by_id
+
+    @property
+    def failure(self) -> FailureStatus:
+        """The most severe failure, the newest among equals; of level NONE without any."""
+        return self._part.worst_failure
+
+    def set_hint(self, id: str, message: str, title: str = "") -> FailureStatus:  # noqa: A002
+        """Say something worth knowing about a module that works (seed: ``Hint``).
+
+        Args:
+            id: for programs, without spaces and ``:``; it replaces what has the same id.
+            message: for people.
+            title: a headline for people.
+        """
+        return self._set(FailureLevel.HINT, id, message, title)
+
+    def set_warning(self, id: str, message: str, title: str = "") -> FailureStatus:  # noqa: A002
+        """Say that something is wrong that the module can live with (seed: ``Warning``).
+
+        Args:
+            id: for programs, without spaces and ``:``; it replaces what has the same id.
+            message: for people.
+            title: a headline for people.
+        """
+        return self._set(FailureLevel.WARNING, id, message, title)
+
+    def set_error(self, id: str, message: str, title: str = "") -> FailureStatus:  # noqa: A002
+        """Say that the module doesn't work as it should (seed: ``Error``).
+
+        Args:
+            id: for programs, without spaces and ``:``; it replaces what has the same id.
+            message: for people.
+            title: a headline for people.
+        """
+        return self._set(FailureLevel.ERROR, id, message, title)
+
+    def _set(self, level: FailureLevel, failure_id: str, message: str, title: str) -> FailureStatus:
+        _check_failure_id(failure_id)
+        return self._part.set_failure(
+            FailureStatus(level, failure_id, message, title, since=trio.current_time())
+        )
+
+    def resolve(self, id: str) -> bool:  # noqa: A002
+        """Take a failure back; whether there was one of that id (seed).
+
+        Args:
+            id: the id that it was set with.
+        """
+        return self._part.resolve_failure(id)
+
+    def resolve_all(self) -> None:
+        """Take all failures back (seed: ``Resolve("")``)."""
+        self._part.failures.resolve_all()
+
+    def report_info(self, message: str) -> ModuleError:
+        """Report a message, with severity "info" (seed: ``NewInfoMessage``).
+
+        Args:
+            message: for people.
+
+        Raises:
+            ModuleOffline: outside of a running app.
+        """
+        return self._report(ModuleError(message, self.name, severity="info", task_type="control"))
+
+    def report_error(self, task_name: str, exc: BaseException) -> ModuleError:
+        """Report an exception that you handled, with severity "error" (seed: ``NewErrorMessage``).
+
+        Args:
+            task_name: the name of what it happened in.
+            exc: the exception.
+
+        Raises:
+            ModuleOffline: outside of a running app.
+        """
+        return self._report(ModuleError(repr(exc), self.name, task_name, exception=exc))
+
+    def _report(self, error: ModuleError) -> ModuleError:
+        reporter = self._part.hosted.reporter
+        error.time = trio.current_time()
+        reporter.report(error)
+        return error
+
+    # ------------------------------------------------------------ management
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it was enabled by name (seed)."""
+        return self._enabled
+
+    @property
+    def enabled_as_dependency(self) -> bool:
+        """Whether an enabled module of its app depends on it, directly or not (seed)."""
+        todo = [each for each in (self._registry or {}).values() if each.enabled]
+        seen = set(todo)
+        while todo:
+            for other in todo.pop().dependencies:
+                if other is self:
+                    return True
+                if other not in seen:
+                    seen.add(other)
+                    todo.append(other)
+        return False
+
+    def enable(self) -> bool:
+        """Wish that it runs, and say whether that is new; `App.manage` makes it so (seed)."""
+        return self.set_enabled(True)
+
+    def disable(self) -> bool:
+        """Wish that it doesn't run unless something needs it; `App.manage` makes it so (seed)."""
+        return self.set_enabled(False)
+
+    def set_enabled(self, enabled: bool) -> bool:
+        """Set the wish, and say whether that changed it (seed).
+
+        Args:
+            enabled: whether it is to run in a managed app.
+        """
+        changed = self._enabled is not bool(enabled)
+        self._enabled = bool(enabled)
+        return changed
+
+
+Module._public = frozenset(
+    {name for name in vars(Module) if not name.startswith("_")} | {*Module.__slots__} - {"__weakref__"}
+)
+
+
+def _dependencies(
+    argument: str, name: str, value: Iterable[Module | str]
+) -> tuple[Module | str, ...]:
+    found: list[Module | str] = []
+    for item in check_names(argument, value):
+        if not isinstance(item, (Module, str)):
+            raise TypeError(f"{argument} must hold modules or their names, got {item!r}")
+        check_identifier(argument, _name_of(item))
+        found.append(item)
+    return tuple(found)
+
+
+def _name_of(module: Module | str) -> str:
+    return module if isinstance(module, str) else module.name
+
+
+def _timeout(name: str, value: float | None) -> float | None:
+    return None if value is None else check_seconds(name, value)
+
+
+def _label(name: str | None, fn: object) -> str:
+    if name is None:
+        return callable_name(fn)
+    return check_identifier("name", name)
+
+
+def _policy(restart: Restart | None, backoff: float | Backoff | None) -> Restart:
+    policy = Restart() if restart is None else restart
+    if not isinstance(policy, Restart):
+        raise TypeError(f"restart must be a Restart, got {restart!r}")
+    if backoff is None:
+        return policy
+    if not isinstance(backoff, Backoff):
+        backoff = Backoff(initial=check_seconds("backoff", backoff))
+    return attrs.evolve(policy, backoff=backoff)
+
+
+def _check_grid(interval: float, jitter: float, missed: str) -> None:
+    check_seconds("interval", interval, finite=True)
+    if interval <= 0:
+        raise ValueError(f"interval must be above 0, got {interval!r}")
+    if not math.isfinite(check_seconds("jitter", jitter)) or jitter >= interval:
+        raise ValueError(f"jitter must be less than the interval {interval!r}, got {jitter!r}")
+    if missed not in ("skip", "delay"):
+        raise ValueError(f"missed must be 'skip' or 'delay', got {missed!r}")
+
+
+def _check_failure_id(failure_id: str) -> None:
+    if not isinstance(failure_id, str):
+        raise TypeError(f"id must be a string, got {failure_id!r}")
+    if not failure_id or any(part.isspace() for part in failure_id):
+        raise ValueError(f"id must be non-empty and without spaces, got {failure_id!r}, which looks like a message")
+    if ":" in failure_id:
+        raise ValueError(f"id must not contain ':', which marks the framework's own, got {failure_id!r}")

@@ -1,0 +1,386 @@
+"""A module from the inside: what its mechanisms share, and what it has declared.
+
+`Module` is the face; this is what workers, runs and resources know of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
+from typing import Literal
+
+import attrs
+import trio
+
+from trio_modules._backoff import Restart
+from trio_modules._context import owner_var
+from trio_modules._exceptions import ModuleOffline
+from trio_modules._failure import NO_FAILURE, FailureLevel, FailureLog, FailureStatus
+from trio_modules._life import Life
+from trio_modules._lifecycle import Supervisor, Unit
+from trio_modules._reporting import Reporter
+from trio_modules._resources import Resource
+from trio_modules._services import RestartGate, ServiceWorker
+from trio_modules._status import ModuleInfo, ModuleStatus, WorkerInfo
+from trio_modules._tasktree import child_tasks
+from trio_modules._timers import Timers
+from trio_modules._workers import Workers
+
+__all__ = ["Declaration", "Host", "Part"]
+
+AsyncFn = Callable[..., Awaitable[object]]
+
+
+@attrs.frozen
+class Host:
+    """What a running app hands to each of its modules."""
+
+    app: object
+    supervisor: Supervisor
+    reporter: Reporter
+    timers: Timers
+    gate: RestartGate
+    rng: random.Random
+    context: Context
+    failure_changed: Callable[[Part, FailureStatus, FailureStatus], None]
+
+
+@attrs.frozen
+class Declaration:
+    """A worker that begins by itself.
+
+    `make` gives the function for one run of the module. `lasts` says how long it is declared for:
+    "always", for this run of the "app", or for this "run" of the module.
+    """
+
+    make: Callable[[], AsyncFn]
+    args: tuple[object, ...]
+    name: str
+    lasts: Literal["always", "app", "run"]
+    service: bool
+    restart: Restart = Restart()
+    restart_on_return: bool = False
+    grace_period: float = 0.0
+
+
+class Part:
+    """The inside of one module; see `LivingModule`, `ServiceModule` and `ResourceModule`."""
+
+    __slots__ = (
+        "_failures",
+        "_logger",
+        "_reach",
+        "_started",
+        "_status_waiters",
+        "_stopping",
+        "declared",
+        "face",
+        "host",
+        "life",
+        "name",
+        "prep_functions",
+        "prep_task",
+        "resources",
+        "services",
+        "start_functions",
+        "stop_functions",
+        "stop_timeout",
+        "unit",
+        "workers",
+    )
+
+    life: Life
+    unit: Unit
+
+    def __init__(self, name: str, face: object) -> None:
+        self.name = name
+        self.face = face
+        self.host: Host | None = None
+        self.workers = Workers(self)
+        self.services: dict[str, ServiceWorker] | None = None
+        self.resources: list[Resource[object]] = []
+        self.prep_functions: list[AsyncFn] = []
+        self.start_functions: list[AsyncFn] = []
+        self.stop_functions: list[AsyncFn] = []
+        self.declared: list[Declaration] = []
+        self.prep_task: trio.lowlevel.Task | None = None
+        self.stop_timeout: float | None = None
+        self._failures: FailureLog | None = None
+        self._logger: logging.Logger | None = None
+        self._reach: frozenset[str] | None = None
+        self._started: trio.Event | None = None
+        self._stopping: trio.Event | None = None
+        self._status_waiters: dict[ModuleStatus, trio.Event] | None = None
+
+    # ------------------------------------------------------------ who it is
+
+    @property
+    def logger(self) -> logging.Logger:
+        if self._logger is None:
+            self._logger = logging.getLogger(f"trio_modules.{self.name}")
+        return self._logger
+
+    @property
+    def main_task(self) -> trio.lowlevel.Task | None:
+        if self.prep_task is not None:
+            return self.prep_task
+        return self.life.main_task if self.host is not None else None
+
+    @property
+    def status(self) -> ModuleStatus:
+        unit = getattr(self, "unit", None)
+        return ModuleStatus.DEAD if unit is None else unit.status
+
+    def reaches(self, name: str) -> bool:
+        """Whether it depends on the module of that name, directly or not, hard or soft."""
+        if self._reach is None:
+            self._reach = frozenset(_reachable(self.unit))
+        return name in self._reach
+
+    @property
+    def in_lifecycle_function(self) -> bool:
+        """Whether the running code is in a prep, start or stop function or in a lifespan of it."""
+        main = self.main_task
+        if main is None or not (self.prep_task or self.life.function_runs):
+            return False
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while task is not None and task is not main:
+            nursery = task.parent_nursery
+            task = None if nursery is None or nursery is self.workers.nursery else nursery.parent_task
+        return task is main
+
+    # ------------------------------------------------------------ a run of the app
+
+    def attach(self, host: Host, unit: Unit, life: Life) -> None:
+        """An app runs: the module belongs to it until `detach`."""
+        self.host = host
+        self.unit = unit
+        self.life = life
+        self.workers.reporter = host.reporter
+        self.workers.started = self.workers.ended = 0
+        self._reach = None
+        self._failures = None
+
+    def detach(self) -> None:
+        """The app's run is over; the unit stays, for its status."""
+        self.host = None
+        self.declared = [each for each in self.declared if each.lasts == "always"]
+
+    @property
+    def hosted(self) -> Host:
+        if self.host is None:
+            raise ModuleOffline(self.name, self.status.name, "do this outside of a running app")
+        return self.host
+
+    @property
+    def timers(self) -> Timers:
+        return self.hosted.timers
+
+    @property
+    def gate(self) -> RestartGate:
+        return self.hosted.gate
+
+    @property
+    def rng(self) -> random.Random:
+        return self.hosted.rng
+
+    # ------------------------------------------------------------ a run of the module
+
+    def came_online(self) -> None:
+        if self._started is not None:
+            self._started.set()
+        if self._failures is not None:
+            for kind in ("crashed", "start-failed", "stop-failed"):
+                self._failures.resolve(f"{self.name}:{kind}")
+
+    def began_to_stop(self) -> None:
+        if self._stopping is not None:
+            self._stopping.set()
+
+    def run_ended(self) -> None:
+        self._started = self._stopping = None
+        self.workers.stop_began = None
+        self.declared = [each for each in self.declared if each.lasts != "run"]
+        if self._failures is not None:
+            self._failures.resolve_all(keep=f"{self.name}:stop-failed")
+
+    @property
+    def started_event(self) -> trio.Event:
+        if self._started is None:
+            self._started = trio.Event()
+            if self.status is ModuleStatus.ONLINE:
+                self._started.set()
+        return self._started
+
+    @property
+    def stopping_event(self) -> trio.Event:
+        if self._stopping is None:
+            self._stopping = trio.Event()
+            if self.workers.stop_began is not None:
+                self._stopping.set()
+        return self._stopping
+
+    def status_reached(self, status: ModuleStatus) -> trio.Event:
+        """An event that is set when the module next has that status."""
+        if self._status_waiters is None:
+            self._status_waiters = {}
+        return self._status_waiters.setdefault(status, trio.Event())
+
+    def tell_status(self) -> None:
+        """The status has changed: let those go who wait for it."""
+        if self._status_waiters:
+            event = self._status_waiters.pop(self.unit.status, None)
+            if event is not None:
+                event.set()
+
+    # ------------------------------------------------------------ declared and service workers
+
+    def declare(self, declaration: Declaration) -> None:
+        """Take a declaration; when the module is up already its work begins at once."""
+        self.declared.append(declaration)
+        if self.status is ModuleStatus.ONLINE and self.host is not None:
+            self.host.context.run(self._begin, declaration)
+
+    def lasts_now(self) -> Literal["always", "app", "run"]:
+        """For how long what is declared now is declared.
+
+        Raises:
+            ModuleOffline: while the module stops.
+        """
+        if self.host is None:
+            return "always"
+        if self.status is ModuleStatus.STOPPING:
+            raise ModuleOffline(self.name, self.status.name, "declare work")
+        return "app" if self.status <= ModuleStatus.OFFLINE else "run"
+
+    def begin_declared_work(self) -> list[ServiceWorker]:
+        """Begin all that is declared, and return those whose readiness holds ONLINE back."""
+        if not self.declared:
+            return []
+        begun = self.hosted.context.run(lambda: [self._begin(each) for each in self.declared])
+        return [worker for worker in begun if worker is not None]
+
+    def _begin(self, declaration: Declaration) -> ServiceWorker | None:
+        if declaration.service:
+            return self.start_service(declaration)
+        self.workers.start_scoped(
+            declaration.make(), declaration.args, declaration.name, declaration.grace_period, None
+        )
+        return None
+
+    def start_service(self, declaration: Declaration) -> ServiceWorker:
+        """Begin a service worker and return its handle."""
+        nursery = self.workers.admit("start a service worker")
+        if self.services is None:
+            self.services = {}
+        worker = ServiceWorker(
+            self,
+            _unique(declaration.name, self.services),
+            declaration.make(),
+            declaration.args,
+            declaration.restart,
+            declaration.restart_on_return,
+        )
+        self.services[worker.name] = worker
+        coro = worker.run()
+        if declaration.grace_period:
+            coro = self.workers.graced(coro, declaration.grace_period)
+        nursery.start_soon(_as_owner, self, coro, name=worker.name)
+        self.workers.started += 1
+        return worker
+
+    def service_ready(self, worker: ServiceWorker) -> None:
+        self.life.service_ready(worker)
+
+    def service_ended(self, worker: ServiceWorker) -> None:
+        self.workers.ended += 1
+        assert self.services is not None
+        del self.services[worker.name]
+        self.life.service_ended(worker)
+
+    def crash(self, exc: BaseException) -> None:
+        self.life.crash(exc)
+
+    # ------------------------------------------------------------ failures and status
+
+    @property
+    def failures(self) -> FailureLog:
+        if self._failures is None:
+            self._failures = FailureLog(self._failure_changed)
+        return self._failures
+
+    @property
+    def worst_failure(self) -> FailureStatus:
+        return NO_FAILURE if self._failures is None else self._failures.worst
+
+    def _failure_changed(self, before: FailureStatus, after: FailureStatus) -> None:
+        if self.host is not None:
+            self.host.failure_changed(self, before, after)
+
+    def set_failure(self, failure: FailureStatus) -> FailureStatus:
+        return self.failures.set(failure)
+
+    def fail(self, level: FailureLevel, kind: str, message: str) -> None:
+        """Set one of the framework's own failures."""
+        failure_id = f"{self.name}:{kind}"
+        self.set_failure(FailureStatus(level, failure_id, message, since=trio.current_time()))
+
+    def resolve_failure(self, failure_id: str) -> bool:
+        return self._failures is not None and self._failures.resolve(failure_id)
+
+    def info(self, *, wanted: bool, enabled: bool) -> ModuleInfo:
+        """The module's part of `App.status`."""
+        unit = getattr(self, "unit", None)
+        return ModuleInfo(
+            name=self.name,
+            status=self.status,
+            wanted=wanted,
+            enabled=enabled,
+            failures=tuple(() if self._failures is None else self._failures.by_id.values()),
+            workers=tuple(self._worker_infos()),
+            work=self.workers.counts,
+            restarts=0 if unit is None else unit.restarts,
+        )
+
+    def _worker_infos(self) -> Iterator[WorkerInfo]:
+        services = list((self.services or {}).values())
+        for service in services:
+            error = None if service.last_error is None else repr(service.last_error)
+            yield WorkerInfo(
+                service.name, "service-worker", service.state, service.restarts, error, service.since
+            )
+        theirs = {service.task for service in services}
+        unborn = {service.name for service in services if service.task is None}
+        if self.workers.nursery is not None:
+            for task in child_tasks(self.workers.nursery):
+                if task not in theirs and task.name not in unborn:
+                    yield WorkerInfo(task.name, "worker")
+        for guest in self.workers.guests or ():
+            yield WorkerInfo(guest.name, "worker", since=guest.since)
+
+
+async def _as_owner(part: Part, coro: Awaitable[object]) -> None:
+    owner_var.set(part)
+    await coro
+
+
+def _unique(name: str, taken: dict[str, ServiceWorker]) -> str:
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}#{number}" in taken:
+        number += 1
+    return f"{name}#{number}"
+
+
+def _reachable(unit: Unit) -> Iterator[str]:
+    seen = {unit}
+    todo = [unit]
+    while todo:
+        for other in (*(top := todo.pop()).needs, *top.wants):
+            if other not in seen:
+                seen.add(other)
+                todo.append(other)
+                yield other.name

@@ -1,0 +1,152 @@
+"""The one place where an exception of user code becomes a report.
+
+An exception that reaches the edge of a module's work is taken apart here: a genuine cancellation
+is nobody's failure, what is no `Exception` (Ctrl-C, `SystemExit`, a test's outcome) passes on and
+begins the shutdown, and all the rest is one failure that is reported exactly once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
+
+import attrs
+import trio
+
+from trio_modules._broadcast import Broadcast
+from trio_modules._exceptions import BaseExceptionGroup
+from trio_modules._reports import ModuleError
+
+__all__ = ["Caught", "Reporter", "take_apart"]
+
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
+
+
+@attrs.frozen
+class Caught:
+    """What an exception is made of.
+
+    Attributes:
+        passing: the part that whoever caught it has to pass on where the task isn't its own: a
+            genuine `trio.Cancelled` and what no guard may keep.
+        fatal: of that, the exceptions that begin a shutdown.
+        failure: the rest, an ordinary failure; None if nothing is left.
+    """
+
+    passing: BaseException | None
+    fatal: tuple[BaseException, ...]
+    failure: BaseException | None
+
+
+def take_apart(exc: BaseException) -> Caught:
+    """Take *exc* apart, in the task that caught it: only there can be seen what was cancelled."""
+    if isinstance(exc, BaseExceptionGroup):
+        cancelled = _is_cancelled()
+        passing, failure = exc.split(lambda leaf: _passes(leaf, cancelled))
+        return Caught(passing, tuple(_fatal_leaves(passing)), failure)
+    if isinstance(exc, Exception) or not _passes(exc, _is_cancelled()):
+        return Caught(None, (), exc)
+    return Caught(exc, tuple(_fatal_leaves(exc)), None)
+
+
+def _is_cancelled() -> bool:
+    return trio.current_effective_deadline() == -math.inf
+
+
+def _passes(exc: BaseException, cancelled: bool) -> bool:
+    if isinstance(exc, trio.Cancelled):
+        return cancelled
+    return not isinstance(exc, (Exception, BaseExceptionGroup))
+
+
+def _fatal_leaves(exc: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _fatal_leaves(inner)
+    elif exc is not None and not isinstance(exc, trio.Cancelled):
+        yield exc
+
+
+class Reporter:
+    """Takes reports: keeps the last, logs it, and hands it to whoever listens."""
+
+    def __init__(self, *, stderr: bool, fatal: Callable[[BaseException], None]) -> None:
+        self.readers: Broadcast[ModuleError] = Broadcast()
+        self.last_error: ModuleError | None = None
+        self.reported = 0
+        self._stderr = stderr
+        self._fatal = fatal
+
+    def reset(self) -> None:
+        """Begin afresh, for the next run."""
+        self.last_error = None
+        self.reported = 0
+
+    def report(self, error: ModuleError) -> None:
+        """Take one report. Never raises on account of what the report is about."""
+        self.last_error = error
+        self.reported += 1
+        logger = logging.getLogger(
+            f"trio_modules.{error.module}" if error.module else "trio_modules"
+        )
+        level = _LEVELS.get(error.severity, logging.ERROR)
+        if logger.isEnabledFor(level):
+            where = f"{error.task_type} {error.task_name}: " if error.task_name else ""
+            logger.log(level, "%s%s", where, error.message, exc_info=_exc_info(error, level))
+        if self._stderr:
+            self._write(error)
+        if self.readers:
+            self.readers.publish(error)
+
+    def caught(
+        self,
+        exc: BaseException,
+        module: str,
+        task_name: str,
+        task_type: str,
+        severity: str = "panic",
+    ) -> ModuleError:
+        """Report an exception of user code."""
+        error = ModuleError(
+            message=repr(exc),
+            module=module,
+            task_name=task_name,
+            task_type=task_type,
+            severity=severity,
+            exception=exc,
+            time=trio.current_time(),
+        )
+        self.report(error)
+        return error
+
+    def contain(self, exc: BaseException, module: str, task_name: str, task_type: str) -> None:
+        """End an exception here, at the edge of a module's work.
+
+        A genuine cancellation ends here, too, since this is the first thing that a task of the
+        module's nursery runs: the nursery whose scope was cancelled would drop it in any case.
+        """
+        caught = take_apart(exc)
+        self.pass_on(caught)
+        if caught.failure is not None:
+            self.caught(caught.failure, module, task_name, task_type)
+
+    def pass_on(self, caught: Caught) -> None:
+        """Hand what no guard may keep to the root supervisor."""
+        for fatal in caught.fatal:
+            self._fatal(fatal)
+
+    def _write(self, error: ModuleError) -> None:
+        lines = [
+            f"===== {error.severity}: {error.module or 'app'} =====",
+            f"{error.task_type} {error.task_name}".strip(),
+            error.message,
+            error.traceback.rstrip(),
+            "===== end of report =====",
+        ]
+        print("\n".join(line for line in lines if line), file=sys.stderr, flush=True)
+
+
+def _exc_info(error: ModuleError, level: int) -> BaseException | None:
+    return error.exception if level == logging.ERROR else None

@@ -1,0 +1,502 @@
+"""Service workers: run, restarted after a backoff when they fail, given up when they fail too often.
+
+What flows through: one attempt after another of the same function. What may never happen: a
+restart that spins, a failure that nobody hears of, a genuine cancellation taken for a failure.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import trio
+
+from trio_modules._backoff import Restart, RestartTracker
+from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartNow
+from trio_modules._failure import FailureLevel, FailureStatus
+from trio_modules._reporting import take_apart
+from trio_modules._timers import Timers
+from trio_modules._util import check_async, check_call, check_count, check_seconds, takes_keyword
+from trio_modules._workers import WorkingModule, Workers
+
+if TYPE_CHECKING:
+    import logging
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    ArgsT = TypeVarTuple("ArgsT")
+
+__all__ = ["Grid", "RestartGate", "ServiceModule", "ServiceWorker", "supervise"]
+
+
+class ServiceModule(WorkingModule, Protocol):
+    """What a service worker has to know of its module."""
+
+    @property
+    def logger(self) -> logging.Logger: ...
+    @property
+    def workers(self) -> Workers: ...
+    @property
+    def timers(self) -> Timers: ...
+    @property
+    def gate(self) -> RestartGate: ...
+    @property
+    def rng(self) -> random.Random: ...
+
+    def service_ready(self, worker: ServiceWorker) -> None: ...
+    def service_ended(self, worker: ServiceWorker) -> None: ...
+    def crash(self, exc: BaseException) -> None: ...
+    def set_failure(self, failure: FailureStatus) -> FailureStatus: ...
+    def resolve_failure(self, failure_id: str) -> bool: ...
+
+
+class RestartGate:
+    """The restart capacity of an app: at most `limit` restarted workers within their first seconds.
+
+    A worker passes before it runs again and holds its place for `settle` seconds, even if it
+    fails sooner; the others wait, first come first served. After an outage that all workers share
+    they so come back in a ramp.
+    """
+
+    def __init__(self, timers: Timers, limit: int, settle: float) -> None:
+        self._timers = timers
+        self._limit = check_count("max_concurrent_restarts", limit, minimum=1)
+        self._settle = check_seconds("restart_settle", settle, finite=True)
+        self._waiting: deque[trio.Event] = deque()
+        self.settling = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        self._limit = check_count("max_concurrent_restarts", value, minimum=1)
+        self._admit()
+
+    @property
+    def settle(self) -> float:
+        return self._settle
+
+    @settle.setter
+    def settle(self, value: float) -> None:
+        self._settle = check_seconds("restart_settle", value, finite=True)
+        self._admit()
+
+    async def enter(self) -> bool:
+        """Wait for a place and say whether there is one to give back; a checkpoint in any case.
+
+        Cancelled, the place goes to the next.
+        """
+        if self._settle == 0:
+            await trio.lowlevel.checkpoint()
+            return False
+        turn = trio.Event()
+        self._waiting.append(turn)
+        self._admit()
+        try:
+            await turn.wait()
+        except BaseException:
+            self._withdraw(turn)
+            raise
+        return True
+
+    def settled_after(self, holds_place: bool, settled: Callable[[], None]) -> None:
+        """Call *settled* once the restart that has just entered has held out long enough."""
+        if holds_place:
+            self._timers.after(self._settle, lambda: self._release(settled))
+        else:
+            settled()
+
+    def _release(self, settled: Callable[[], None]) -> None:
+        self._give_back()
+        settled()
+
+    def _withdraw(self, turn: trio.Event) -> None:
+        if turn.is_set():
+            self._give_back()
+        else:
+            self._waiting.remove(turn)
+
+    def _give_back(self) -> None:
+        self.settling -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and (self._settle == 0 or self.settling < self._limit):
+            self.settling += 1
+            self._waiting.popleft().set()
+
+
+class ServiceWorker:
+    """A worker that is restarted when it fails: the handle of `Module.start_service_worker`.
+
+    Attributes:
+        name: unique among the service workers of its module: "poll", then "poll#2".
+        state: "running", "backoff", "waiting" (for restart capacity), "ended" or "gave-up".
+        restarts: how often it was restarted.
+        last_error: its last exception, None before the first.
+        since: when it entered its present state, on Trio's clock, in seconds.
+    """
+
+    __slots__ = (
+        "_args",
+        "_began",
+        "_cancelled",
+        "_done",
+        "_fn",
+        "_module",
+        "_ready",
+        "_restart_asked",
+        "_restart_on_return",
+        "_scope",
+        "_tracker",
+        "_wants_status",
+        "last_error",
+        "name",
+        "restarts",
+        "since",
+        "state",
+        "task",
+    )
+
+    def __init__(
+        self,
+        module: ServiceModule,
+        name: str,
+        async_fn: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        restart: Restart,
+        restart_on_return: bool,
+    ) -> None:
+        self.name = name
+        self.state: Literal["running", "backoff", "waiting", "ended", "gave-up"] = "running"
+        self.restarts = 0
+        self.last_error: BaseException | None = None
+        self.since = trio.current_time()
+        self.task: trio.lowlevel.Task | None = None
+        self._module = module
+        self._fn = async_fn
+        self._args = args
+        self._tracker = RestartTracker(restart)
+        self._restart_on_return = restart_on_return
+        self._wants_status = takes_keyword(async_fn, "task_status")
+        self._ready = False
+        self._began = self.since
+        self._cancelled = ""
+        self._restart_asked = False
+        self._scope: trio.CancelScope | None = None
+        self._done: trio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<ServiceWorker {self._module.name}/{self.name} {self.state}>"
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether its module isn't online before it has called ``task_status.started()``."""
+        return self._wants_status and not self._ready
+
+    # ------------------------------------------------------------ for its user
+
+    def cancel(self, reason: str = "") -> None:
+        """Cancel it for good, whatever it is doing; nothing happens if it has ended.
+
+        Args:
+            reason: the reason that `trio.Cancelled` and the log show.
+        """
+        self._cancelled = reason or f"service worker {self.name!r} was cancelled"
+        if self._scope is not None:
+            self._scope.cancel(reason=self._cancelled)
+
+    def restart(self) -> None:
+        """Run it again from the start, without backoff; the restart capacity applies.
+
+        Doesn't count against the budget: nothing has failed.
+        """
+        if self.state in ("running", "backoff") and self._scope is not None:
+            self._restart_asked = True
+            self._scope.cancel(reason=f"service worker {self.name!r} is to be restarted")
+
+    async def wait(self) -> None:
+        """Wait until it has ended for good, for whatever reason. Cancellation leaves it alone."""
+        if self.state in ("ended", "gave-up"):
+            await trio.lowlevel.checkpoint()
+            return
+        if self._done is None:
+            self._done = trio.Event()
+        await self._done.wait()
+
+    def started(self, value: object = None) -> None:
+        """What the function calls as ``task_status.started()``."""
+        if not self._ready:
+            self._ready = True
+            self._module.service_ready(self)
+
+    # ------------------------------------------------------------ the loop
+
+    async def run(self) -> None:
+        """All attempts, in the module's nursery."""
+        self.task = trio.lowlevel.current_task()
+        try:
+            delay = await self._try()
+            while delay is not None:
+                if await self._pause(delay):
+                    delay = await self._try()
+                else:
+                    delay = 0.0 if self._restart_asked else None
+        finally:
+            self._ended()
+
+    async def _try(self) -> float | None:
+        """One attempt; the delay before the next, None if there is none."""
+        self._enter("running")
+        self._began = self.since
+        self._restart_asked = False
+        try:
+            with trio.CancelScope() as self._scope:
+                if self._cancelled:
+                    self._scope.cancel(reason=self._cancelled)
+                await self._call()
+        except BaseException as exc:
+            return self._failed(exc)
+        return self._returned()
+
+    async def _call(self) -> None:
+        if self._wants_status:
+            await self._fn(*self._args, task_status=self)
+        else:
+            await self._fn(*self._args)
+
+    def _returned(self) -> float | None:
+        if self._cancelled or self._stopping:
+            return self._say_end(self._cancelled or "returned while its module stops")
+        if self._restart_asked:
+            return 0.0
+        if self._restart_on_return:
+            return self._tracker.policy.backoff.delay(1, self._module.rng)
+        return self._say_end("returned")
+
+    def _say_end(self, why: str) -> None:
+        self._module.logger.info("service worker %s ended: %s", self.name, why)
+
+    def _failed(self, exc: BaseException) -> float | None:
+        reporter = self._module.workers.reporter
+        assert reporter is not None
+        caught = take_apart(exc)
+        reporter.pass_on(caught)
+        failure = caught.failure
+        if failure is None:
+            return None
+        self.last_error = failure
+        asked = _asked_for(failure)
+        severity = "info" if asked else "panic"
+        reporter.caught(failure, self._module.name, self.name, "service-worker", severity)
+        if caught.passing is not None or self._stopping or self._cancelled:
+            return None
+        if asked is RestartModule:
+            self._module.crash(failure)
+            return None
+        return self._next_delay(failure, immediate=asked is RestartNow)
+
+    def _next_delay(self, failure: BaseException, *, immediate: bool) -> float | None:
+        now = trio.current_time()
+        delay = self._tracker.failed(self._began, now, self._module.rng, immediate=immediate)
+        if delay is None:
+            self._give_up(failure)
+        else:
+            self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {failure!r}")
+        return delay
+
+    def _give_up(self, failure: BaseException) -> None:
+        self._enter("gave-up")
+        self._module.resolve_failure(f"{self.name}:restarting")
+        message = f"gave up after {self._tracker.crashes} failures, the last was {failure!r}"
+        self._set_failure(FailureLevel.ERROR, "gave-up", message)
+        self._module.crash(failure)
+
+    async def _pause(self, delay: float) -> bool:
+        """Back off and wait for restart capacity; False if that was cut short."""
+        self._restart_asked = False
+        gate = self._module.gate
+        if self._cancelled or self._stopping:
+            return False
+        with trio.CancelScope() as self._scope:
+            if delay:
+                self._enter("backoff")
+                await trio.sleep(delay)
+            self._enter("waiting")
+            holds_place = await gate.enter()
+        if self._scope.cancelled_caught:
+            return False
+        self.restarts += 1
+        attempt = self.restarts
+        self._enter("running")
+        gate.settled_after(holds_place, lambda: self._settled(attempt))
+        return True
+
+    def stop_waiting(self, reason: str) -> None:
+        """The module stops: a worker that isn't running has no use for a grace period."""
+        if self.state in ("backoff", "waiting") and self._scope is not None:
+            self._scope.cancel(reason=reason)
+
+    def _settled(self, attempt: int) -> None:
+        if attempt == self.restarts and self.state == "running":
+            self._module.resolve_failure(f"{self.name}:restarting")
+
+    # ------------------------------------------------------------ small change
+
+    @property
+    def _stopping(self) -> bool:
+        return self._module.workers.stop_began is not None
+
+    def _enter(self, state: Literal["running", "backoff", "waiting", "gave-up"]) -> None:
+        self.state = state
+        self.since = trio.current_time()
+
+    def _set_failure(self, level: FailureLevel, kind: str, message: str) -> None:
+        self._module.set_failure(
+            FailureStatus(level, f"{self.name}:{kind}", message, since=trio.current_time())
+        )
+
+    def _ended(self) -> None:
+        if self.state != "gave-up":
+            self.state = "ended"
+            self._module.resolve_failure(f"{self.name}:restarting")
+        self.since = trio.current_time()
+        if self._done is not None:
+            self._done.set()
+        self._module.service_ended(self)
+
+
+def _asked_for(exc: BaseException) -> type[Exception] | None:
+    """`RestartModule` or `RestartNow`, if that is what *exc* is, holds or was raised from."""
+    found: type[Exception] | None = None
+    todo: list[BaseException | None] = [exc]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, RestartModule):
+            return RestartModule
+        if isinstance(part, RestartNow):
+            found = RestartNow
+        if isinstance(part, BaseExceptionGroup):
+            todo += part.exceptions
+        if part is not None:
+            todo.append(part.__cause__)
+    return found
+
+
+class Grid:
+    """The beats of `Module.every`: ``start + k * interval``, whatever happens in between."""
+
+    def __init__(
+        self,
+        interval: float,
+        async_fn: Callable[[], Awaitable[object]],
+        *,
+        immediately: bool,
+        jitter: float,
+        missed: Literal["skip", "delay"],
+        rng: Callable[[], random.Random],
+    ) -> None:
+        self._interval = interval
+        self._fn = async_fn
+        self._first = 0 if immediately else 1
+        self._jitter = jitter
+        self._missed = missed
+        self._rng = rng
+        self._start: float | None = None
+        self._beat = 0
+
+    async def run(self) -> None:
+        """One attempt: beat after beat until one of them fails."""
+        if self._start is None:
+            self._start = trio.current_time()
+            self._beat = self._first
+        while True:
+            due = self._next_due(self._start)
+            if self._jitter:
+                due += self._rng().uniform(0, self._jitter)
+            await trio.sleep_until(due)
+            self._beat += 1
+            await self._fn()
+
+    def _next_due(self, start: float) -> float:
+        due = start + self._beat * self._interval
+        now = trio.current_time()
+        if due >= now:
+            return due
+        if self._missed == "delay":
+            self._start, self._beat = now, 0
+            return now
+        self._beat = math.ceil((now - start) / self._interval)
+        return start + self._beat * self._interval
+
+
+async def supervise(
+    async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]],
+    *args: Unpack[ArgsT],
+    restart: Restart | None = None,
+    on_failure: Callable[[BaseException], object] | None = None,
+    rng: random.Random | None = None,
+) -> object:
+    """Run an async function and restart it when it fails, without an app (ours).
+
+    The loop is that of a service worker: any exception restarts it after the backoff,
+    `RestartNow` without.
+
+    Args:
+        async_fn: the function, called with *args*.
+        restart: how often and how soon; without limit by default.
+        on_failure: called with each exception before the backoff; may be async.
+        rng: where the backoff's jitter comes from; without it there is none that repeats.
+
+    Returns:
+        what the function returns in the end.
+
+    Raises:
+        Exception: the function's last one, when the budget of *restart* is spent.
+
+    Cancellation ends it like any other function; what is no `Exception` passes.
+    """
+    check_async(async_fn, "supervise")
+    check_call(async_fn, args, "supervise")
+    tracker = RestartTracker(restart or Restart())
+    chance = rng or random.Random()
+    while True:
+        began = trio.current_time()
+        try:
+            result = await async_fn(*args)
+        except BaseException as exc:
+            delay = _retry_delay(exc, tracker, began, chance)
+            if delay is None:
+                raise
+            failure = exc
+        else:
+            await trio.lowlevel.checkpoint()
+            return result
+        await _tell(on_failure, failure)
+        await trio.sleep(delay)
+
+
+def _retry_delay(
+    exc: BaseException, tracker: RestartTracker, began: float, rng: random.Random
+) -> float | None:
+    if take_apart(exc).passing is not None:
+        return None
+    immediate = _asked_for(exc) is RestartNow
+    return tracker.failed(began, trio.current_time(), rng, immediate=immediate)
+
+
+async def _tell(on_failure: Callable[[BaseException], object] | None, exc: BaseException) -> None:
+    if on_failure is not None:
+        answer = on_failure(exc)
+        if inspect.isawaitable(answer):
+            await answer

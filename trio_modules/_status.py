@@ -1,0 +1,188 @@
+"""How a service is doing, as frozen values: what `App.status` returns and `App.changes` tells."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+
+import attrs
+
+from trio_modules._failure import NO_FAILURE, FailureStatus
+
+__all__ = [
+    "AppStatus",
+    "Change",
+    "Limits",
+    "ModuleInfo",
+    "ModuleStatus",
+    "Totals",
+    "WorkCounts",
+    "WorkerInfo",
+]
+
+
+class ModuleStatus(enum.IntEnum):
+    """Where a module is in its life (the seed's values)."""
+
+    DEAD = 0
+    PREPARING = 1
+    OFFLINE = 2
+    STOPPING = 3
+    STARTING = 4
+    ONLINE = 5
+
+
+@attrs.frozen
+class Change:
+    """One change of a module's status, or of its worst failure.
+
+    Attributes:
+        seq: numbers the changes of one run of the app, without gaps.
+        module: the module's name.
+        before: its status before; the same as `after` if a failure changed.
+        after: its status since.
+        failure_before: its worst failure before.
+        failure_after: its worst failure since.
+        time: when, on Trio's clock, in seconds.
+    """
+
+    seq: int
+    module: str
+    before: ModuleStatus
+    after: ModuleStatus
+    failure_before: FailureStatus
+    failure_after: FailureStatus
+    time: float
+
+
+@attrs.frozen
+class WorkCounts:
+    """Work of one kind in this run of the app; started = running + ended, always."""
+
+    started: int = 0
+    running: int = 0
+    ended: int = 0
+
+    def __add__(self, other: WorkCounts) -> WorkCounts:
+        return WorkCounts(
+            self.started + other.started, self.running + other.running, self.ended + other.ended
+        )
+
+
+@attrs.frozen
+class WorkerInfo:
+    """One worker that runs now.
+
+    Attributes:
+        name: its name.
+        kind: "worker" or "service-worker".
+        state: "running"; a service worker also "backoff" or "waiting" (for restart capacity).
+        restarts: how often it was restarted.
+        last_error: the `repr` of its last exception, None without one.
+        since: when it entered this state, on Trio's clock; None where that isn't kept.
+    """
+
+    name: str
+    kind: str
+    state: str = "running"
+    restarts: int = 0
+    last_error: str | None = None
+    since: float | None = None
+
+
+@attrs.frozen
+class ModuleInfo:
+    """One module.
+
+    Attributes:
+        name: its name.
+        status: where it is in its life.
+        wanted: whether it should be running.
+        enabled: whether it was enabled by name (only managed apps ask).
+        failures: what is wrong with it, in the order in which it was set.
+        workers: what works for it now.
+        work: how much work it has started and ended in this run of the app.
+        restarts: how often it was restarted after a crash in this run of the app.
+    """
+
+    name: str
+    status: ModuleStatus
+    wanted: bool = False
+    enabled: bool = False
+    failures: tuple[FailureStatus, ...] = ()
+    workers: tuple[WorkerInfo, ...] = ()
+    work: WorkCounts = WorkCounts()
+    restarts: int = 0
+
+
+@attrs.frozen
+class Totals:
+    """Sums over all modules, and what slow readers of reports and changes have lost."""
+
+    modules: int = 0
+    online: int = 0
+    work: WorkCounts = WorkCounts()
+    reports_lost: int = 0
+    changes_lost: int = 0
+
+
+@attrs.frozen
+class Limits:
+    """The limits in force, and how far they are used."""
+
+    max_concurrent_restarts: int = 0
+    restart_settle: float = 0.0
+    restarts_settling: int = 0
+    restarts_waiting: int = 0
+
+
+@attrs.frozen
+class AppStatus:
+    """The whole service at one moment.
+
+    Attributes:
+        name: the app's name.
+        state: "offline", "starting", "running" or "stopping".
+        ready: whether it should be given work by others.
+        health: the worst failure of all.
+        modules: by name, in the order of registration.
+        totals: sums.
+        limits: the limits and how far they are used.
+        shutdown_reason: why it is going down, None while it isn't.
+        exit_code: the exit code asked for, None without one.
+    """
+
+    name: str
+    state: str
+    ready: bool = False
+    health: FailureStatus = NO_FAILURE
+    modules: Mapping[str, ModuleInfo] = attrs.field(factory=dict)
+    totals: Totals = Totals()
+    limits: Limits = Limits()
+    shutdown_reason: str | None = None
+    exit_code: int | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """The same as plain dicts, lists, strings and numbers, ready for JSON.
+
+        Enum members become their names; a number that JSON doesn't know becomes None.
+        """
+        plain = _plain(self)
+        assert isinstance(plain, dict)
+        return plain
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if attrs.has(type(value)):
+        fields = attrs.fields(type(value))
+        return {field.name: _plain(getattr(value, field.name)) for field in fields}
+    return value

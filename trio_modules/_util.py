@@ -1,0 +1,151 @@
+"""Names of callables, and the checks of arguments that every room shares."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from types import CoroutineType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    ArgsT = TypeVarTuple("ArgsT")
+
+__all__ = [
+    "callable_name",
+    "check_async",
+    "check_call",
+    "check_count",
+    "check_identifier",
+    "check_names",
+    "check_seconds",
+    "make_coroutine",
+    "takes_keyword",
+]
+
+
+def callable_name(fn: object) -> str:
+    """The short name by which logs, reports and ids call *fn*."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", None)
+    return name if isinstance(name, str) else type(fn).__name__
+
+
+def check_async(fn: object, what: str) -> None:
+    """Raise `TypeError` unless calling *fn* would return a coroutine."""
+    if inspect.iscoroutine(fn):
+        fn.close()
+        raise TypeError(
+            f"{what} was expecting an async function, but instead it got a coroutine object "
+            f"{fn!r}; pass the function and its arguments, without the parentheses"
+        )
+    if not callable(fn):
+        raise TypeError(f"{what} expected an async function, but got {fn!r}")
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    if inspect.iscoroutinefunction(target):
+        return
+    if inspect.iscoroutinefunction(getattr(target, "__call__", None)):  # noqa: B004
+        return
+    if inspect.isasyncgenfunction(target):
+        raise TypeError(f"{what} expected an async function, but got an async generator {fn!r}")
+    raise TypeError(f"{what} expected an async function, but {_shown(fn)} appears to be synchronous")
+
+
+def _shown(fn: object) -> str:
+    return repr(getattr(fn, "__qualname__", fn))
+
+
+def check_call(
+    fn: Callable[..., object], args: tuple[object, ...], what: str, keyword: str | None = None
+) -> None:
+    """Raise `TypeError` if *fn* can't be called with *args* (and the argument *keyword*)."""
+    try:
+        signature = inspect.signature(fn)
+    except ValueError:
+        return  # some builtins have no signature: the call itself will say
+    try:
+        signature.bind(*args, **({keyword: None} if keyword else {}))
+    except TypeError as exc:
+        raise TypeError(
+            f"{what} can't call {_shown(fn)} with the arguments {args!r}: {exc}"
+        ) from None
+
+
+def takes_keyword(fn: Callable[..., object], keyword: str) -> bool:
+    """Whether *fn* has a parameter *keyword* that can be given by name."""
+    try:
+        parameter = inspect.signature(fn).parameters.get(keyword)
+    except ValueError:
+        return False
+    return parameter is not None and parameter.kind is not parameter.POSITIONAL_ONLY
+
+
+def make_coroutine(
+    fn: Callable[[Unpack[ArgsT]], Awaitable[object]], args: tuple[Unpack[ArgsT]], what: str
+) -> Coroutine[object, object, object]:
+    """Call *fn*, which has to be async, and return its coroutine, not yet begun.
+
+    This is on the way of every spawn: the flag of a plain function settles it with one look.
+    """
+    try:
+        plain = fn.__code__.co_flags & inspect.CO_COROUTINE  # type: ignore[attr-defined]
+    except AttributeError:
+        plain = False
+    if not plain:
+        check_async(fn, what)
+    coro = fn(*args)
+    if type(coro) is CoroutineType:
+        return coro
+    return _awaiting(coro)
+
+
+async def _awaiting(awaitable: Awaitable[object]) -> object:
+    return await awaitable
+
+
+def check_seconds(name: str, value: object, *, minimum: float = 0.0, finite: bool = False) -> float:
+    """Return *value* as a float, or say which argument is no sensible number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"{name} must not be NaN, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum:g}, got {value!r}")
+    if finite and math.isinf(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return float(value)
+
+
+def check_count(name: str, value: object, *, minimum: int) -> int:
+    """Return *value* as an int of at least *minimum*, or say which argument is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    return value
+
+
+def check_identifier(name: str, value: object) -> str:
+    """Return *value* as a usable name: a non-empty string without a slash."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    if not value or "/" in value:
+        raise ValueError(f"{name} must be non-empty and without '/', got {value!r}")
+    return value
+
+
+def check_names(name: str, value: object) -> tuple[object, ...]:
+    """Return the items of *value*; a lone string is the classic slip, so it has its own words."""
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a list, got the string {value!r}; did you mean [{value!r}]?")
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of modules or their names, got {value!r}")
+    return tuple(value)

@@ -1,0 +1,288 @@
+"""Everything that works for a module: its workers, counted, contained, cancelled and awaited.
+
+Work is counted from the call on, so that a stop can't miss it. Workers live in the module's
+nursery; work that runs in somebody else's task (`run`, `guard`) is a guest: it has a scope of its
+own, which a stop cancels, and the stop waits until it has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import trio
+
+from trio_modules._context import HasMainTask, current_owner, owner_var
+from trio_modules._exceptions import ModuleOffline, add_note
+from trio_modules._reporting import Reporter, take_apart
+from trio_modules._status import ModuleStatus, WorkCounts
+from trio_modules._util import callable_name, check_async, check_call, make_coroutine
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from typing_extensions import ParamSpec, TypeVarTuple, Unpack
+
+    ArgsT = TypeVarTuple("ArgsT")
+    P = ParamSpec("P")
+
+__all__ = ["Guest", "WorkingModule", "Workers"]
+
+T = TypeVar("T")
+
+
+class WorkingModule(HasMainTask, Protocol):
+    """What the workers have to know of the module they work for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> ModuleStatus: ...
+
+
+class Guest:
+    """Work of the module in a task that isn't the module's."""
+
+    __slots__ = ("name", "scope", "since", "task")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.scope = trio.CancelScope()
+        self.task = trio.lowlevel.current_task()
+        self.since = trio.current_time()
+
+
+class Workers:
+    """The work of one module, in this and every other of its runs.
+
+    Attributes:
+        open: whether work from outside is taken.
+        nursery: the module's nursery while it has one.
+        stop_began: when the present stop began, None before that.
+        started, ended: counted over one run of the app.
+    """
+
+    __slots__ = (
+        "_all_left",
+        "_graced",
+        "ended",
+        "guests",
+        "module",
+        "nursery",
+        "open",
+        "reporter",
+        "started",
+        "stop_began",
+    )
+
+    def __init__(self, module: WorkingModule) -> None:
+        self.module = module
+        self.reporter: Reporter | None = None
+        self.open = False
+        self.nursery: trio.Nursery | None = None
+        self.stop_began: float | None = None
+        self.started = 0
+        self.ended = 0
+        self.guests: dict[Guest, None] | None = None
+        self._graced: dict[trio.CancelScope, float] | None = None
+        self._all_left: trio.Event | None = None
+
+    # ------------------------------------------------------------ who may bring work
+
+    def admit(self, what: str) -> trio.Nursery:
+        """The nursery for new work; while the module stops, for its own code's alone.
+
+        Raises:
+            ModuleOffline: if the module takes no work now.
+        """
+        nursery = self.nursery
+        if nursery is None or not (self.open or current_owner() is self.module):
+            raise ModuleOffline(self.module.name, self.module.status.name, what)
+        return nursery
+
+    @property
+    def counts(self) -> WorkCounts:
+        return WorkCounts(self.started, self.started - self.ended, self.ended)
+
+    # ------------------------------------------------------------ workers
+
+    def start(
+        self, async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]], args: tuple[Unpack[ArgsT]],
+        name: str | None,
+    ) -> None:
+        """Begin a worker; see `Module.start_worker`."""
+        nursery = self.nursery
+        if not self.open or nursery is None:
+            nursery = self.admit("start a worker")
+        coro = make_coroutine(async_fn, args, "start_worker")
+        nursery.start_soon(self._contain, coro, name=name or callable_name(async_fn))
+        self.started += 1
+
+    async def _contain(self, coro: Coroutine[object, object, object]) -> None:
+        if owner_var.get() not in (None, self.module):
+            owner_var.set(self.module)
+        try:
+            await coro
+        except BaseException as exc:
+            self._failed(exc)
+        finally:
+            self.ended += 1
+
+    def _failed(self, exc: BaseException) -> None:
+        assert self.reporter is not None
+        name = trio.lowlevel.current_task().name
+        self.reporter.contain(exc, self.module.name, name, "worker")
+
+    def start_scoped(
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]],
+        args: tuple[Unpack[ArgsT]],
+        name: str | None,
+        grace_period: float,
+        cancel_scope: trio.CancelScope | None,
+    ) -> None:
+        """Begin a worker with a scope: the caller's, one that outlives the stop for a while, or both."""
+        nursery = self.admit("start a worker")
+        coro = make_coroutine(async_fn, args, "start_worker")
+        if cancel_scope is not None:
+            coro = _within(cancel_scope, coro)
+        if grace_period:
+            coro = self.graced(coro, grace_period)
+        nursery.start_soon(self._contain, coro, name=name or callable_name(async_fn))
+        self.started += 1
+
+    def graced(
+        self, coro: Coroutine[object, object, T], grace_period: float
+    ) -> Coroutine[object, object, T | None]:
+        """*coro* in a scope that the cancelled nursery doesn't reach until the grace is over."""
+        scope = trio.CancelScope(shield=True)
+        if self._graced is None:
+            self._graced = {}
+        self._graced[scope] = grace_period
+        if self.stop_began is not None:
+            scope.deadline = self.stop_began + grace_period
+        return self._with_grace(scope, coro)
+
+    async def _with_grace(
+        self, scope: trio.CancelScope, coro: Coroutine[object, object, T]
+    ) -> T | None:
+        assert self._graced is not None
+        try:
+            with scope:
+                return await coro
+        finally:
+            del self._graced[scope]
+        return None
+
+    # ------------------------------------------------------------ guests
+
+    async def run(
+        self, async_fn: Callable[[Unpack[ArgsT]], Awaitable[T]], args: tuple[Unpack[ArgsT]],
+        name: str | None,
+    ) -> T:
+        """Run a worker in the caller's task; see `Module.run_worker`."""
+        check_async(async_fn, "run_worker")
+        check_call(async_fn, args, "run_worker")
+        guest = self._enter(name or callable_name(async_fn), "run a worker")
+        try:
+            with guest.scope:
+                return await self._visit(async_fn, args)
+        except Exception as exc:
+            add_note(exc, f"in worker {guest.name!r} of module {self.module.name!r}")
+            raise
+        finally:
+            self._leave(guest)
+        raise ModuleOffline(self.module.name, self.module.status.name, f"finish {guest.name!r}")
+
+    async def _visit(
+        self, async_fn: Callable[[Unpack[ArgsT]], Awaitable[T]], args: tuple[Unpack[ArgsT]]
+    ) -> T:
+        token = owner_var.set(self.module)
+        try:
+            await trio.lowlevel.checkpoint()
+            return await async_fn(*args)
+        finally:
+            owner_var.reset(token)
+
+    def guard(
+        self, async_fn: Callable[P, Awaitable[object]], name: str | None
+    ) -> Callable[P, Awaitable[None]]:
+        """An async function that runs as a worker wherever it is called; see `Module.guarded`."""
+        check_async(async_fn, "guarded")
+        label = name or callable_name(async_fn)
+
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+            async def call() -> None:
+                await async_fn(*args, **kwargs)
+
+            guest = self._enter(label, f"run {label!r}")
+            try:
+                with guest.scope:
+                    await self._visit(call, ())
+            except BaseException as exc:
+                self._turn_away(exc, label)
+            finally:
+                self._leave(guest)
+
+        guarded.__name__ = guarded.__qualname__ = label
+        return guarded
+
+    def _turn_away(self, exc: BaseException, name: str) -> None:
+        """Report what a guarded function raised; the task isn't ours, so the rest goes on."""
+        assert self.reporter is not None
+        caught = take_apart(exc)
+        if caught.failure is not None:
+            self.reporter.caught(caught.failure, self.module.name, name, "worker")
+        if caught.passing is not None:
+            raise caught.passing
+
+    def _enter(self, name: str, what: str) -> Guest:
+        self.admit(what)
+        guest = Guest(name)
+        if self.guests is None:
+            self.guests = {}
+        self.guests[guest] = None
+        self.started += 1
+        return guest
+
+    def _leave(self, guest: Guest) -> None:
+        assert self.guests is not None
+        del self.guests[guest]
+        self.ended += 1
+        if not self.guests and self._all_left is not None:
+            self._all_left.set()
+
+    # ------------------------------------------------------------ the end of it all
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything works for the module now."""
+        return bool(self.guests) or (self.nursery is not None and bool(self.nursery.child_tasks))
+
+    def cancel(self, reason: str, *, with_grace: bool) -> None:
+        """Cancel the nursery and the guests; those with a grace period when that has run out."""
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel(reason=reason)
+        for guest in list(self.guests or ()):
+            guest.scope.cancel(reason=reason)
+        for scope, grace in list((self._graced or {}).items()):
+            if with_grace and self.stop_began is not None:
+                scope.deadline = self.stop_began + grace
+            else:
+                scope.cancel(reason=reason)
+
+    async def guests_left(self) -> None:
+        """Wait until no guest is left; not to be cancelled, since nothing may outlive the module."""
+        with trio.CancelScope(shield=True):
+            while self.guests:
+                self._all_left = trio.Event()
+                await self._all_left.wait()
+        self._all_left = None
+
+
+async def _within(
+    scope: trio.CancelScope, coro: Coroutine[object, object, object]
+) -> object:
+    with scope:
+        return await coro
+    return None
