@@ -20,6 +20,7 @@ from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._module import Module, current_module
 from trio_modules._reports import ModuleError, is_panic
 from trio_modules._resources import Resource
+from trio_modules._run import run, serve
 from trio_modules._services import ServiceWorker, supervise
 from trio_modules._status import AppStatus, Change, ModuleStatus
 
@@ -49,5 +50,7 @@ __all__ = [
     "current_app",
     "current_module",
     "is_panic",
+    "run",
+    "serve",
     "supervise",
 ]

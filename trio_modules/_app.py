@@ -699,6 +699,14 @@ class App:
             exit_code=self.exit_code,
         )
 
+    def task_tree(self) -> str:
+        """Every module with every task in it and its stack, as text for people (ours).
+
+        Raises:
+            RuntimeError: if the app doesn't run.
+        """
+        return self._running("task_tree()").tree()
+
     def _info(self, module: Module) -> ModuleInfo:
         part = module._part
         wanted = part.host is not None and part.unit.wanted

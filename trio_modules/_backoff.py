@@ -75,7 +75,7 @@ class Backoff:
         return min(self.initial * factor, self.maximum)
 
 
-def _max_restarts(instance: object, attribute: attrs.Attribute[object], value: object) -> None:
+def _max_restarts(instance: object, attribute: attrs.Attribute[int | None], value: object) -> None:
     if value is not None:
         check_count("max_restarts", value, minimum=0)
 

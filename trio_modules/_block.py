@@ -46,6 +46,7 @@ from trio_modules._reporting import Reporter, take_apart
 from trio_modules._reports import ModuleError
 from trio_modules._services import RestartGate
 from trio_modules._status import Change, ModuleStatus
+from trio_modules._tasktree import format_tree
 from trio_modules._timers import Timers
 
 __all__ = ["AppRun", "Member", "Settings"]
@@ -108,6 +109,9 @@ class AppRun:
         self.began_at = trio.current_time()
         self.parts: dict[str, Part] = {}
         self.body_task = trio.lowlevel.current_task()
+        root_task = trio.lowlevel.current_root_task()
+        assert root_task is not None
+        self._root_task = root_task
         self.modules_stopped = trio.Event()
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_removed: Callable[[str], None] = lambda name: None
@@ -581,6 +585,19 @@ class AppRun:
         if self._root_nursery is None or self._ended.is_set():
             raise RuntimeError(f"{name} came too late: the app has stopped")
         self._root_nursery.start_soon(fn, name=name)
+
+    def tree(self) -> str:
+        """Every module with every task in it, and what else runs, each with its stack."""
+        lines = []
+        mine: set[trio.lowlevel.Task] = set()
+        for part in self.parts.values():
+            lines.append(f"module {part.name!r} {part.status.name}")
+            for task in part.tasks():
+                mine.add(task)
+                lines += format_tree(task, "  ")
+        lines.append("other tasks")
+        lines += format_tree(self._root_task, "  ", mine)
+        return "\n".join(lines)
 
     @property
     def ended(self) -> trio.Event:

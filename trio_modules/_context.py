@@ -16,10 +16,14 @@ __all__ = ["HasMainTask", "current_owner", "owner_var"]
 
 
 class HasMainTask(Protocol):
-    """A module that can say in which task it lives at present."""
+    """A module, as far as those must know it who meet it in a context."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def main_task(self) -> trio.lowlevel.Task | None: ...
+
+    def reaches(self, name: str) -> bool: ...
 
 
 owner_var: ContextVar[HasMainTask | None] = ContextVar("trio_modules_owner", default=None)

@@ -16,7 +16,7 @@ from typing import Protocol
 import trio
 
 from trio_modules._abc import Ending
-from trio_modules._context import owner_var
+from trio_modules._context import HasMainTask, owner_var
 from trio_modules._exceptions import BaseExceptionGroup, StartError
 from trio_modules._lifecycle import Supervisor, Unit
 from trio_modules._reporting import Reporter, take_apart
@@ -32,13 +32,9 @@ __all__ = ["Life", "LivingModule"]
 AsyncFn = Callable[[], Awaitable[object]]
 
 
-class LivingModule(Protocol):
+class LivingModule(HasMainTask, Protocol):
     """What a run has to know of the module whose run it is."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def main_task(self) -> trio.lowlevel.Task | None: ...
     @property
     def workers(self) -> Workers: ...
     @property

@@ -405,7 +405,8 @@ class Supervisor:
         if unit.reviving:
             unit.restarts += 1
         self.set_status(unit, STARTING)
-        self._context.run(self._nursery.start_soon, self._live, unit, name=unit.name)
+        nursery = self._nursery
+        self._context.run(lambda: nursery.start_soon(self._live, unit, name=unit.name))
 
     async def _live(self, unit: Unit) -> None:
         self._ended(unit, await unit.part.live())

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, overload
 
 import attrs
 import trio
@@ -370,7 +370,7 @@ class Module:
         """
         self._check_not_running("lifespan")
         resource = Resource(self._part, async_gen_fn, args)
-        self._part.resources.append(resource)
+        self._part.resources.append(cast("Resource[object]", resource))
         return resource
 
     # ------------------------------------------------------------ workers

@@ -151,6 +151,11 @@ class Part:
             task = None if nursery is None or nursery is self.workers.nursery else nursery.parent_task
         return task is main
 
+    def tasks(self) -> list[trio.lowlevel.Task]:
+        """The tasks that hold all others of the module: its own and those of its guests."""
+        own = [] if self.main_task is None else [self.main_task]
+        return own + [guest.task for guest in self.workers.guests or ()]
+
     # ------------------------------------------------------------ a run of the app
 
     def attach(self, host: Host, unit: Unit, life: Life) -> None:

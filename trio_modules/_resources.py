@@ -18,14 +18,10 @@ T = TypeVar("T")
 
 
 class ResourceModule(HasMainTask, Protocol):
-    """What a resource has to know of its module, and of one that reads it."""
+    """What a resource has to know of its module."""
 
-    @property
-    def name(self) -> str: ...
     @property
     def status(self) -> ModuleStatus: ...
-
-    def reaches(self, name: str) -> bool: ...
 
 
 class Resource(Generic[T]):
@@ -81,7 +77,6 @@ class Resource(Generic[T]):
         reader = current_owner()
         if reader is None or reader is self._module:
             return
-        assert hasattr(reader, "reaches")
         if not reader.reaches(self._module.name):
             raise UndeclaredDependency(reader.name, self._module.name, self.name)
 

@@ -277,12 +277,14 @@ class ServiceWorker:
 
     def _returned(self) -> float | None:
         if self._cancelled or self._stopping:
-            return self._say_end(self._cancelled or "returned while its module stops")
+            self._say_end(self._cancelled or "returned while its module stops")
+            return None
         if self._restart_asked:
             return 0.0
         if self._restart_on_return:
             return self._tracker.policy.backoff.delay(1, self._module.rng)
-        return self._say_end("returned")
+        self._say_end("returned")
+        return None
 
     def _say_end(self, why: str) -> None:
         self._module.logger.info("service worker %s ended: %s", self.name, why)

@@ -182,7 +182,7 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    if attrs.has(type(value)):
-        fields = attrs.fields(type(value))
-        return {field.name: _plain(getattr(value, field.name)) for field in fields}
+    kind = type(value)
+    if attrs.has(kind):
+        return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(kind)}
     return value

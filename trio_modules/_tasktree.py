@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable
 
 import trio
 
@@ -38,18 +38,13 @@ def child_tasks(nursery: trio.Nursery) -> list[trio.lowlevel.Task]:
     return sorted(nursery.child_tasks, key=lambda task: (task.name, task._counter))
 
 
-def descendants(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
-    """*task* and all that runs below it."""
-    yield task
-    for nursery in task.child_nurseries:
-        for child in child_tasks(nursery):
-            yield from descendants(child)
-
-
-def format_tree(task: trio.lowlevel.Task, indent: str = "") -> list[str]:
-    """The lines of the tree of tasks below *task*, each with its stack."""
+def format_tree(
+    task: trio.lowlevel.Task, indent: str = "", skip: Container[trio.lowlevel.Task] = ()
+) -> list[str]:
+    """The lines of the tree of tasks below *task*, each with its stack, without those to *skip*."""
     lines = [f"{indent}task {task.name}", *format_stack(task, indent + _STEP)]
     for nursery in task.child_nurseries:
         for child in child_tasks(nursery):
-            lines += format_tree(child, indent + _STEP)
+            if child not in skip:
+                lines += format_tree(child, indent + _STEP, skip)
     return lines

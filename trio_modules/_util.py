@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from types import CoroutineType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
@@ -31,10 +31,15 @@ __all__ = [
 
 def callable_name(fn: object) -> str:
     """The short name by which logs, reports and ids call *fn*."""
+    target = _without_partial(fn)
+    name = getattr(target, "__name__", None)
+    return name if isinstance(name, str) else type(target).__name__
+
+
+def _without_partial(fn: object) -> object:
     while isinstance(fn, functools.partial):
-        fn = fn.func
-    name = getattr(fn, "__name__", None)
-    return name if isinstance(name, str) else type(fn).__name__
+        fn = cast("object", fn.func)
+    return fn
 
 
 def check_async(fn: object, what: str) -> None:
@@ -47,9 +52,7 @@ def check_async(fn: object, what: str) -> None:
         )
     if not callable(fn):
         raise TypeError(f"{what} expected an async function, but got {fn!r}")
-    target = fn
-    while isinstance(target, functools.partial):
-        target = target.func
+    target = _without_partial(fn)
     if inspect.iscoroutinefunction(target):
         return
     if inspect.iscoroutinefunction(getattr(target, "__call__", None)):  # noqa: B004
@@ -96,9 +99,9 @@ def make_coroutine(
     This is on the way of every spawn: the flag of a plain function settles it with one look.
     """
     try:
-        plain = fn.__code__.co_flags & inspect.CO_COROUTINE  # type: ignore[attr-defined]
+        plain: int = fn.__code__.co_flags & inspect.CO_COROUTINE
     except AttributeError:
-        plain = False
+        plain = 0
     if not plain:
         check_async(fn, what)
     coro = fn(*args)

@@ -35,8 +35,6 @@ class WorkingModule(HasMainTask, Protocol):
     """What the workers have to know of the module they work for."""
 
     @property
-    def name(self) -> str: ...
-    @property
     def status(self) -> ModuleStatus: ...
 
 

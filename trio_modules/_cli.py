@@ -1,0 +1,259 @@
+"""The command line: ``trio-modules run``, ``graph`` and ``check``.
+
+What the user typed wrong is one clear line on stderr and exit code 2, never a traceback; what the
+user's own code raises while it is imported keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from trio_modules._app import App
+from trio_modules._exceptions import GraphError
+from trio_modules._order import near_misses
+from trio_modules._run import run
+from trio_modules._version import __version__
+
+__all__ = ["main"]
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class _UsageError(Exception):
+    """Something that the user typed can't be right."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: the arguments, without the program's name; those of the process by default.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    own, args = _split(given)
+    options = _parser().parse_args(own)
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        app = _load(options.target, args)
+        command: Callable[[App, argparse.Namespace], int] = options.command
+        return command(app, options)
+    except (_UsageError, GraphError) as exc:
+        print(f"trio-modules: {exc}", file=sys.stderr)
+        return 2
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in argv:
+        return argv, []
+    place = argv.index("--")
+    return argv[:place], argv[place + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trio-modules", description="Run and look at services made of modules."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _command(commands, "run", _run, "run the app until it has shut down; ARGS go to its factory")
+    graph = _command(commands, "graph", _graph, "print what depends on what")
+    graph.add_argument("--format", choices=sorted(_FORMATS), default="tree", help="default: tree")
+    _command(commands, "check", _check, "check imports and graph, without starting anything")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Callable[[App, argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text, usage=_usage(name))
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="package.module:attribute or file.py:attribute, an App or a function that returns one",
+    )
+    parser.add_argument(
+        "--log-level", choices=_LEVELS, default="info", type=str.lower, help="default: info"
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _usage(name: str) -> str:
+    options = " [--format tree|mermaid|dot]" if name == "graph" else ""
+    return f"trio-modules {name} TARGET{options} [--log-level LEVEL] [-- ARGS]"
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _run(app: App, _: argparse.Namespace) -> int:
+    app.check()
+    return run(app)
+
+
+def _check(app: App, _: argparse.Namespace) -> int:
+    app.check()
+    print(f"app {app.name!r}: {len(app)} modules, the graph is sound")
+    return 0
+
+
+def _graph(app: App, options: argparse.Namespace) -> int:
+    app.check()
+    for line in _FORMATS[options.format](app):
+        print(line)
+    return 0
+
+
+def _hard_and_soft(app: App) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+    return app._edges(app.modules, "depends on"), app._edges(app.modules, "wants")
+
+
+def _tree(app: App) -> Iterator[str]:
+    """Each module that nothing needs, and below it what it needs; soft ones in parentheses."""
+    hard, soft = _hard_and_soft(app)
+    needed = {name for edges in (hard, soft) for names in edges.values() for name in names}
+    shown: set[str] = set()
+    for root in (name for name in hard if name not in needed):
+        yield from _branch(root, root, "", hard, soft, shown)
+
+
+def _branch(
+    name: str,
+    label: str,
+    indent: str,
+    hard: Mapping[str, list[str]],
+    soft: Mapping[str, list[str]],
+    shown: set[str],
+) -> Iterator[str]:
+    below = [(other, other) for other in hard[name]] + [(o, f"({o})") for o in soft[name]]
+    again = name in shown and below
+    yield f"{indent}{label}{' ...' if again else ''}"
+    if again:
+        return
+    shown.add(name)
+    for other, text in below:
+        yield from _branch(other, text, indent + "  ", hard, soft, shown)
+
+
+def _mermaid(app: App) -> Iterator[str]:
+    hard, soft = _hard_and_soft(app)
+    ids = {name: f"m{number}" for number, name in enumerate(hard)}
+    yield "graph TD"
+    for name, number in ids.items():
+        text = name.replace('"', "#quot;")
+        yield f'    {number}["{text}"]'
+    for name in hard:
+        for other in hard[name]:
+            yield f"    {ids[name]} --> {ids[other]}"
+        for other in soft[name]:
+            yield f"    {ids[name]} -.-> {ids[other]}"
+
+
+def _dot(app: App) -> Iterator[str]:
+    hard, soft = _hard_and_soft(app)
+    yield f"digraph {_quoted(app.name)} {{"
+    for name in hard:
+        yield f"    {_quoted(name)};"
+    for name in hard:
+        for other in hard[name]:
+            yield f"    {_quoted(name)} -> {_quoted(other)};"
+        for other in soft[name]:
+            yield f"    {_quoted(name)} -> {_quoted(other)} [style=dashed];"
+    yield "}"
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_FORMATS: dict[str, Callable[[App], Iterator[str]]] = {
+    "tree": _tree,
+    "mermaid": _mermaid,
+    "dot": _dot,
+}
+
+
+# ---------------------------------------------------------------- the target
+
+
+def _load(target: str, args: list[str]) -> App:
+    place, colon, attribute = target.rpartition(":")
+    if not colon or not place or not attribute:
+        raise _UsageError(
+            f"TARGET must be package.module:attribute or file.py:attribute, got {target!r}"
+        )
+    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    found: object = module
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            hint = near_misses(name, vars(module)) if found is module else ""
+            raise _UsageError(f"{place!r} has no attribute {name!r}{hint}")
+        found = getattr(found, name)
+    return _made(found, target, args)
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise _UsageError(f"there is no file {str(path)!r}")
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _UsageError(f"{name!r} is neither the name of a module nor a file that ends in .py")
+    sys.path.insert(0, "")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not (name == exc.name or name.startswith(f"{exc.name}.")):
+            raise
+        raise _UsageError(f"there is no module {exc.name!r}") from None
+
+
+def _made(found: object, target: str, args: list[str]) -> App:
+    if isinstance(found, App):
+        if args:
+            raise _UsageError(f"{target!r} is an App and takes no arguments, got {args!r}")
+        return found
+    if not callable(found) or isinstance(found, type):
+        raise _UsageError(f"{target!r} must be an App or a function that returns one, got {found!r}")
+    app: object = found(*_factory_args(found, target, args))
+    if not isinstance(app, App):
+        if inspect.iscoroutine(app):
+            app.close()
+        raise _UsageError(f"{target!r} must return an App, got {app!r}")
+    return app
+
+
+def _factory_args(
+    factory: Callable[..., object], target: str, args: list[str]
+) -> tuple[list[str], ...]:
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(args)
+    except TypeError:
+        if args:
+            raise _UsageError(f"{target!r} takes no arguments, got {args!r}") from None
+        return ()
+    return (args,)
