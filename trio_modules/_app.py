@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -113,10 +114,11 @@ class App:
             if fn is not None:
                 check_async(fn, what)
                 check_call(fn, (), what)
-        if max_concurrent_microtasks is not None:
-            check_count("max_concurrent_microtasks", max_concurrent_microtasks, minimum=1)
-        check_count("max_concurrent_tasks", max_concurrent_tasks, minimum=1)
-        check_seconds("min_repeat_interval", min_repeat_interval)
+        if max_concurrent_microtasks is None:
+            max_concurrent_microtasks = max(2, 2 * (os.cpu_count() or 1))
+        self.max_concurrent_microtasks = max_concurrent_microtasks
+        self.max_concurrent_tasks = max_concurrent_tasks
+        self.min_repeat_interval = min_repeat_interval
         self._settings = Settings(
             name=check_identifier("name", name),
             prep=prep,
@@ -713,6 +715,33 @@ class App:
         return part.info(wanted=wanted, enabled=module.enabled)
 
     # ------------------------------------------------------------ limits
+
+    @property
+    def max_concurrent_microtasks(self) -> int:
+        """How many microtasks may hold a slot at a time; settable."""
+        return self._max_concurrent_microtasks
+
+    @max_concurrent_microtasks.setter
+    def max_concurrent_microtasks(self, value: int) -> None:
+        self._max_concurrent_microtasks = check_count("max_concurrent_microtasks", value, minimum=1)
+
+    @property
+    def max_concurrent_tasks(self) -> int:
+        """How many queued tasks may run at a time; settable."""
+        return self._max_concurrent_tasks
+
+    @max_concurrent_tasks.setter
+    def max_concurrent_tasks(self, value: int) -> None:
+        self._max_concurrent_tasks = check_count("max_concurrent_tasks", value, minimum=1)
+
+    @property
+    def min_repeat_interval(self) -> float:
+        """The smallest interval in seconds in which a task may be repeated; settable."""
+        return self._min_repeat_interval
+
+    @min_repeat_interval.setter
+    def min_repeat_interval(self, value: float) -> None:
+        self._min_repeat_interval = check_seconds("min_repeat_interval", value)
 
     @property
     def max_concurrent_restarts(self) -> int:

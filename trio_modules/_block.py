@@ -48,6 +48,7 @@ from trio_modules._services import RestartGate
 from trio_modules._status import Change, ModuleStatus
 from trio_modules._tasktree import format_tree
 from trio_modules._timers import Timers
+from trio_modules._util import shown
 
 __all__ = ["AppRun", "Member", "Settings"]
 
@@ -141,7 +142,7 @@ class AppRun:
         self._body_runs = False
         self._body_waits = False
         self._fatal: list[BaseException] = []
-        self._began_by: Exception | None = None
+        self._began_by: BaseException | None = None
         self._late_body: BaseException | None = None
         self._stop_errors: list[StopError] = []
         self._lost: list[BaseException] = []
@@ -225,8 +226,9 @@ class AppRun:
             with self._watch_scope:
                 await trio.sleep_forever()
         except trio.Cancelled:
+            # Not raised here: it would leave the outer nursery before it is known what else has
+            # to. The body's task, or `_leave`, raises it.
             self.request_shutdown("the block was cancelled")
-            raise
 
     async def _root(self, order: list[str], wish: Callable[[], list[str]]) -> None:
         with trio.CancelScope(shield=True):
@@ -268,8 +270,8 @@ class AppRun:
         if failure is None:
             return
         if self.reason is None:
-            self._began_by = failure  # type: ignore[assignment]
-            self.request_shutdown(f"the body raised {failure!r}")
+            self._began_by = failure
+            self.request_shutdown(f"the body raised {shown(failure)}")
         else:
             self._late_body = failure
 
@@ -385,8 +387,8 @@ class AppRun:
             for fatal in caught.fatal:
                 self.fatal(fatal)
             failure = caught.failure
-            if isinstance(failure, Exception) and not isinstance(failure, CleanExit):
-                self._shut_down_with(failure, f"the command raised {failure!r}")
+            if failure is not None and not isinstance(failure, CleanExit):
+                self._shut_down_with(failure, f"the command raised {shown(failure)}")
         self.request_shutdown("the command has run")
 
     def _start(self, wish: list[str]) -> None:
@@ -427,7 +429,7 @@ class AppRun:
             if not self.modules_stopped.is_set():
                 self._body_scope.cancel(reason=f"the app is shutting down: {reason}")
 
-    def _shut_down_with(self, error: Exception, reason: str) -> None:
+    def _shut_down_with(self, error: BaseException, reason: str) -> None:
         if self.reason is None:
             self._began_by = error
             self.request_shutdown(reason)
@@ -475,7 +477,7 @@ class AppRun:
                 self._tell_loss(winner, error)
             return
         if winner is not None:
-            add_note(winner, f"besides: {loser!r}")
+            add_note(winner, f"besides: {shown(loser)}")
         if loser not in self._lost:
             self._report(loser, getattr(loser, "module", None) or "", "shutdown")
 
@@ -558,7 +560,7 @@ class AppRun:
             inner = cause.__cause__ if isinstance(cause, StartError) else None
             self._report(inner or cause, unit.name, "crash")
         if self.reason is None and unit.wanted:
-            why = "its nursery was cancelled" if cause is None else repr(cause)
+            why = "its nursery was cancelled" if cause is None else shown(cause)
             part.fail(FailureLevel.ERROR, "crashed", why)
 
     def gave_up(self, unit: Unit, error: ModuleCrashed) -> None:

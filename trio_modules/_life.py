@@ -25,6 +25,7 @@ from trio_modules._services import ServiceWorker
 from trio_modules._status import ModuleStatus
 from trio_modules._tasktree import child_tasks, format_stacks
 from trio_modules._timers import Timer, Timers
+from trio_modules._util import shown
 from trio_modules._workers import Workers
 
 __all__ = ["Life", "LivingModule"]
@@ -297,13 +298,13 @@ class Life:
     # ------------------------------------------------------------ crashing and stopping
 
     def crash(self, exc: BaseException) -> None:
-        """A service worker, which has reported *exc*, asks for the end of its whole module."""
+        """A worker, whose exception *exc* has been reported, asks for the end of its whole module."""
         self._reported = self._cause is None
         if self.unit.status is ModuleStatus.STARTING:
             self._fail(exc)
         elif self.unit.status is ModuleStatus.ONLINE:
             self._cause = exc
-            self._fall(repr(exc))
+            self._fall(shown(exc))
 
     def _fall(self, why: str) -> None:
         self._crashed = True

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
 
 import attrs
 import trio
@@ -28,6 +28,7 @@ from trio_modules._util import (
     check_identifier,
     check_names,
     check_seconds,
+    shown,
     takes_keyword,
 )
 
@@ -227,7 +228,8 @@ class Module:
         Args:
             status: what to wait for.
         """
-        status = ModuleStatus(status)
+        if not isinstance(status, ModuleStatus):
+            raise TypeError(f"status must be a ModuleStatus, got {status!r}")
         if self.status is status:
             await trio.lowlevel.checkpoint()
         else:
@@ -349,9 +351,17 @@ class Module:
                 f"{what} can't be declared while module {self.name!r} is {self.status.name}"
             )
 
+    @overload
     def lifespan(
         self, async_gen_fn: Callable[..., AsyncGenerator[T, None]], *args: object
-    ) -> Resource[T]:
+    ) -> Resource[T]: ...
+    @overload
+    def lifespan(
+        self, async_gen_fn: None = None
+    ) -> Callable[[Callable[[], AsyncGenerator[T, None]]], Resource[T]]: ...
+    def lifespan(
+        self, async_gen_fn: Callable[..., AsyncGenerator[object, None]] | None = None, *args: object
+    ) -> object:
         """Declare an async generator function that yields once: around the module's whole run.
 
         It is entered before the start functions, in the module's task, and left after the stop
@@ -368,9 +378,11 @@ class Module:
             TypeError: if it is no async generator function or can't take *args*.
             RuntimeError: while the module runs.
         """
+        if async_gen_fn is None:
+            return self.lifespan
         self._check_not_running("lifespan")
         resource = Resource(self._part, async_gen_fn, args)
-        self._part.resources.append(cast("Resource[object]", resource))
+        self._part.resources.append(resource)
         return resource
 
     # ------------------------------------------------------------ workers
@@ -776,7 +788,7 @@ class Module:
         Raises:
             ModuleOffline: outside of a running app.
         """
-        return self._report(ModuleError(repr(exc), self.name, task_name, exception=exc))
+        return self._report(ModuleError(shown(exc), self.name, task_name, exception=exc))
 
     def _report(self, error: ModuleError) -> ModuleError:
         reporter = self._part.hosted.reporter

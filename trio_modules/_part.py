@@ -26,6 +26,7 @@ from trio_modules._services import RestartGate, ServiceWorker
 from trio_modules._status import ModuleInfo, ModuleStatus, WorkerInfo
 from trio_modules._tasktree import child_tasks
 from trio_modules._timers import Timers
+from trio_modules._util import shown
 from trio_modules._workers import Workers
 
 __all__ = ["Declaration", "Host", "Part"]
@@ -352,7 +353,7 @@ class Part:
     def _worker_infos(self) -> Iterator[WorkerInfo]:
         services = list((self.services or {}).values())
         for service in services:
-            error = None if service.last_error is None else repr(service.last_error)
+            error = None if service.last_error is None else shown(service.last_error)
             yield WorkerInfo(
                 service.name, "service-worker", service.state, service.restarts, error, service.since
             )

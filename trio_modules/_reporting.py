@@ -16,10 +16,11 @@ import attrs
 import trio
 
 from trio_modules._broadcast import Broadcast
-from trio_modules._exceptions import BaseExceptionGroup
+from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartNow
 from trio_modules._reports import ModuleError
+from trio_modules._util import shown
 
-__all__ = ["Caught", "Reporter", "take_apart"]
+__all__ = ["Caught", "Reporter", "asked_for", "take_apart"]
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
@@ -45,6 +46,8 @@ def take_apart(exc: BaseException) -> Caught:
     if isinstance(exc, BaseExceptionGroup):
         cancelled = _is_cancelled()
         passing, failure = exc.split(lambda leaf: _passes(leaf, cancelled))
+        if passing is None:
+            return Caught(None, (), exc)  # not the copy that a split makes
         return Caught(passing, tuple(_fatal_leaves(passing)), failure)
     if isinstance(exc, Exception) or not _passes(exc, _is_cancelled()):
         return Caught(None, (), exc)
@@ -67,6 +70,23 @@ def _fatal_leaves(exc: BaseException | None) -> Iterator[BaseException]:
             yield from _fatal_leaves(inner)
     elif exc is not None and not isinstance(exc, trio.Cancelled):
         yield exc
+
+
+def asked_for(exc: BaseException) -> type[Exception] | None:
+    """`RestartModule` or `RestartNow`, if that is what *exc* is, holds or was raised from."""
+    found: type[Exception] | None = None
+    todo: list[BaseException | None] = [exc]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, RestartModule):
+            return RestartModule
+        if isinstance(part, RestartNow):
+            found = RestartNow
+        if isinstance(part, BaseExceptionGroup):
+            todo += part.exceptions
+        if part is not None:
+            todo.append(part.__cause__)
+    return found
 
 
 class Reporter:
@@ -110,7 +130,7 @@ class Reporter:
     ) -> ModuleError:
         """Report an exception of user code."""
         error = ModuleError(
-            message=repr(exc),
+            message=shown(exc),
             module=module,
             task_name=task_name,
             task_type=task_type,
@@ -120,17 +140,6 @@ class Reporter:
         )
         self.report(error)
         return error
-
-    def contain(self, exc: BaseException, module: str, task_name: str, task_type: str) -> None:
-        """End an exception here, at the edge of a module's work.
-
-        A genuine cancellation ends here, too, since this is the first thing that a task of the
-        module's nursery runs: the nursery whose scope was cancelled would drop it in any case.
-        """
-        caught = take_apart(exc)
-        self.pass_on(caught)
-        if caught.failure is not None:
-            self.caught(caught.failure, module, task_name, task_type)
 
     def pass_on(self, caught: Caught) -> None:
         """Hand what no guard may keep to the root supervisor."""

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import trio
 
 from trio_modules._backoff import Restart, RestartTracker
-from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartNow
+from trio_modules._exceptions import RestartModule, RestartNow
 from trio_modules._failure import FailureLevel, FailureStatus
-from trio_modules._reporting import take_apart
+from trio_modules._reporting import asked_for, take_apart
 from trio_modules._timers import Timers
-from trio_modules._util import check_async, check_call, check_count, check_seconds, takes_keyword
+from trio_modules._util import check_async, check_call, check_count, check_seconds, shown, takes_keyword
 from trio_modules._workers import WorkingModule, Workers
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class ServiceModule(WorkingModule, Protocol):
 
     def service_ready(self, worker: ServiceWorker) -> None: ...
     def service_ended(self, worker: ServiceWorker) -> None: ...
-    def crash(self, exc: BaseException) -> None: ...
     def set_failure(self, failure: FailureStatus) -> FailureStatus: ...
     def resolve_failure(self, failure_id: str) -> bool: ...
 
@@ -298,7 +297,7 @@ class ServiceWorker:
         if failure is None:
             return None
         self.last_error = failure
-        asked = _asked_for(failure)
+        asked = asked_for(failure)
         severity = "info" if asked else "panic"
         reporter.caught(failure, self._module.name, self.name, "service-worker", severity)
         if caught.passing is not None or self._stopping or self._cancelled:
@@ -314,13 +313,13 @@ class ServiceWorker:
         if delay is None:
             self._give_up(failure)
         else:
-            self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {failure!r}")
+            self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {shown(failure)}")
         return delay
 
     def _give_up(self, failure: BaseException) -> None:
         self._enter("gave-up")
         self._module.resolve_failure(f"{self.name}:restarting")
-        message = f"gave up after {self._tracker.crashes} failures, the last was {failure!r}"
+        message = f"gave up after {self._tracker.crashes} failures, the last was {shown(failure)}"
         self._set_failure(FailureLevel.ERROR, "gave-up", message)
         self._module.crash(failure)
 
@@ -376,23 +375,6 @@ class ServiceWorker:
         if self._done is not None:
             self._done.set()
         self._module.service_ended(self)
-
-
-def _asked_for(exc: BaseException) -> type[Exception] | None:
-    """`RestartModule` or `RestartNow`, if that is what *exc* is, holds or was raised from."""
-    found: type[Exception] | None = None
-    todo: list[BaseException | None] = [exc]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, RestartModule):
-            return RestartModule
-        if isinstance(part, RestartNow):
-            found = RestartNow
-        if isinstance(part, BaseExceptionGroup):
-            todo += part.exceptions
-        if part is not None:
-            todo.append(part.__cause__)
-    return found
 
 
 class Grid:
@@ -493,7 +475,7 @@ def _retry_delay(
 ) -> float | None:
     if take_apart(exc).passing is not None:
         return None
-    immediate = _asked_for(exc) is RestartNow
+    immediate = asked_for(exc) is RestartNow
     return tracker.failed(began, trio.current_time(), rng, immediate=immediate)
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import trio
 
 from trio_modules._context import HasMainTask, current_owner, owner_var
-from trio_modules._exceptions import ModuleOffline, add_note
-from trio_modules._reporting import Reporter, take_apart
+from trio_modules._exceptions import ModuleOffline, RestartModule, add_note
+from trio_modules._reporting import Reporter, asked_for, take_apart
 from trio_modules._status import ModuleStatus, WorkCounts
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
 
@@ -37,14 +37,20 @@ class WorkingModule(HasMainTask, Protocol):
     @property
     def status(self) -> ModuleStatus: ...
 
+    def crash(self, exc: BaseException) -> None: ...
+
 
 class Guest:
-    """Work of the module in a task that isn't the module's."""
+    """Work of the module in a task that isn't the module's, unless it is `at_home`.
 
-    __slots__ = ("name", "scope", "since", "task")
+    The module's own code can call `Workers.run`, too: its task is cancelled with the nursery.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("at_home", "name", "scope", "since", "task")
+
+    def __init__(self, name: str, *, at_home: bool) -> None:
         self.name = name
+        self.at_home = at_home
         self.scope = trio.CancelScope()
         self.task = trio.lowlevel.current_task()
         self.since = trio.current_time()
@@ -127,9 +133,24 @@ class Workers:
             self.ended += 1
 
     def _failed(self, exc: BaseException) -> None:
+        """A worker raised, in a task of the module's nursery.
+
+        A genuine cancellation ends here, too, since this is the first thing that such a task
+        runs: the nursery whose scope was cancelled would drop it in any case.
+        """
         assert self.reporter is not None
-        name = trio.lowlevel.current_task().name
-        self.reporter.contain(exc, self.module.name, name, "worker")
+        caught = take_apart(exc)
+        self.reporter.pass_on(caught)
+        if caught.failure is not None:
+            self._report(caught.failure, trio.lowlevel.current_task().name)
+
+    def _report(self, failure: BaseException, name: str) -> None:
+        assert self.reporter is not None
+        crash = asked_for(failure) is RestartModule
+        severity = "info" if crash else "panic"
+        self.reporter.caught(failure, self.module.name, name, "worker", severity)
+        if crash:
+            self.module.crash(failure)
 
     def start_scoped(
         self,
@@ -227,16 +248,15 @@ class Workers:
 
     def _turn_away(self, exc: BaseException, name: str) -> None:
         """Report what a guarded function raised; the task isn't ours, so the rest goes on."""
-        assert self.reporter is not None
         caught = take_apart(exc)
         if caught.failure is not None:
-            self.reporter.caught(caught.failure, self.module.name, name, "worker")
+            self._report(caught.failure, name)
         if caught.passing is not None:
             raise caught.passing
 
     def _enter(self, name: str, what: str) -> Guest:
         self.admit(what)
-        guest = Guest(name)
+        guest = Guest(name, at_home=current_owner() is self.module)
         if self.guests is None:
             self.guests = {}
         self.guests[guest] = None
@@ -262,7 +282,8 @@ class Workers:
         if self.nursery is not None:
             self.nursery.cancel_scope.cancel(reason=reason)
         for guest in list(self.guests or ()):
-            guest.scope.cancel(reason=reason)
+            if not guest.at_home:
+                guest.scope.cancel(reason=reason)
         for scope, grace in list((self._graced or {}).items()):
             if with_grace and self.stop_began is not None:
                 scope.deadline = self.stop_began + grace
