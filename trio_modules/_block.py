@@ -304,6 +304,7 @@ class AppRun:
         """Run the prep functions, in dependency order, what doesn't depend on each other at once."""
         if not any(part.prep_functions for part in parts):
             for part in parts:
+                self.supervisor.set_status(part.unit, ModuleStatus.PREPARING)
                 self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
             return
         names = {part.name for part in parts}
@@ -479,12 +480,21 @@ class AppRun:
         if winner is not None:
             add_note(winner, f"besides: {shown(loser)}")
         if loser not in self._lost:
-            self._report(loser, getattr(loser, "module", None) or "", "shutdown")
+            self._report_loss(loser)
+
+    def _report_loss(self, loser: BaseException) -> None:
+        """Report what user code raised, not what it was wrapped in on its way."""
+        module = getattr(loser, "module", None) or ""
+        causes = loser.exceptions if isinstance(loser, StopError) else ()
+        if isinstance(loser, StartError) and loser.__cause__ is not None:
+            causes = (loser.__cause__,)
+        for cause in causes or (loser,):
+            self._report(cause, module, "shutdown")
 
     def _lose(self, error: BaseException) -> None:
         """An error came too late to begin the shutdown: it is reported now, and noted later."""
         self._lost.append(error)
-        self._report(error, getattr(error, "module", None) or "", "shutdown")
+        self._report_loss(error)
 
     def _report(self, exc: BaseException, module: str, what: str) -> None:
         self.reporter.caught(exc, module, what, "control")

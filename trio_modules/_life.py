@@ -297,14 +297,18 @@ class Life:
 
     # ------------------------------------------------------------ crashing and stopping
 
-    def crash(self, exc: BaseException) -> None:
-        """A worker, whose exception *exc* has been reported, asks for the end of its whole module."""
-        self._reported = self._cause is None
+    def crash(self, exc: BaseException) -> bool:
+        """A worker asks for the end of its module; whether *exc* will be raised for it."""
         if self.unit.status is ModuleStatus.STARTING:
             self._fail(exc)
-        elif self.unit.status is ModuleStatus.ONLINE:
+            return True
+        if self.unit.status is ModuleStatus.ONLINE:
             self._cause = exc
+            self._reported = True
             self._fall(shown(exc))
+            return False
+        self._keep(exc)
+        return True
 
     def _fall(self, why: str) -> None:
         self._crashed = True

@@ -31,6 +31,9 @@ DEAD, PREPARING, OFFLINE, STOPPING, STARTING, ONLINE = sorted(ModuleStatus)
 #: With no time left everything is cancelled at once; whoever answers at once isn't left behind.
 _NO_TIME = 0.01
 
+#: Only a wish can end these.
+_FINAL = ("gave-up", "failed")
+
 
 class Watcher(Protocol):
     """Whom the supervisor tells what has become of the modules: the app."""
@@ -52,7 +55,8 @@ class Unit:
     Attributes:
         needs, wants: what it depends on, hard and soft; needed_by, wanted_by: the reverse.
         wanted: the wish. bounce: stop once, then start again. hold: why the wish has to wait:
-            "" (it hasn't), "crashed", "backoff", "gave-up" or "failed".
+            "" (it hasn't), "crashed", "backoff", "retrying" (a backoff, and it has never been up), "gave-up"
+            or "failed".
         missing: dependencies that it would have to wait for before it starts.
         dependents: dependents that it would have to wait for before it stops.
         turn: whether it was its turn to stop in this run.
@@ -93,6 +97,7 @@ class Unit:
         "wanted",
         "wanted_by",
         "wants",
+        "was_up",
     )
 
     def __init__(self, name: str, part: Startable, restart: Restart, stop_timeout: float) -> None:
@@ -111,7 +116,7 @@ class Unit:
         self.missing = self.dependents = self.out_needs = 0
         self.up = self.rising = self.sinking = self.out = False
         self.down = True
-        self.turn = self.reviving = self.orphan = False
+        self.turn = self.reviving = self.orphan = self.was_up = False
         self.leftover: StopError | None = None
         self.retry: Timer | None = None
         self.stop_timer: Timer | None = None
@@ -136,7 +141,7 @@ class Unit:
         if self.bounce:
             return False
         if self.wanted:
-            return self.up or (self.out and self.down)
+            return self.up or (self.down and self.out and _is_stuck(self))
         return self.down
 
 
@@ -224,14 +229,16 @@ class Supervisor:
     # ------------------------------------------------------------ wishes
 
     def manage(self, wish: Iterable[str], done: Callable[[Ticket], None]) -> None:
-        """Make exactly these units run; *done* is called when all concerned are at rest.
+        """Make exactly these units run; *done* is called when those that this changes are at rest.
 
         Stops come before starts: what is to start is wished only when what had to stop is down.
         """
         self._latest_wish = frozenset(wish)
-        stops = [u for u in self.units.values() if u.name not in self._latest_wish]
-        stops = [u for u in stops if u.wanted or not u.down]
-        starts = [u for u in self.units.values() if u.name in self._latest_wish]
+        units = [u for u in self.units.values() if not u.orphan]
+        stops = [u for u in units if u.name not in self._latest_wish]
+        stops = [u for u in stops if u.wanted or u.leftover]
+        starts = [u for u in units if u.name in self._latest_wish]
+        starts = [u for u in starts if not u.wanted or u.leftover or u.hold in _FINAL]
         for unit in stops:
             unit.reason = "disabled"
         self._set_wanted(stops, False)
@@ -252,7 +259,7 @@ class Supervisor:
         """Make these units run, too; what failed or gave up before gets another chance."""
         if not self.closing:
             for unit in units:
-                if unit.hold in ("gave-up", "failed"):
+                if unit.hold in _FINAL:
                     self._renew(unit)
             self._set_wanted(units, True)
         ticket = Ticket(done)
@@ -267,7 +274,7 @@ class Supervisor:
         """Stop a unit and all that depend on it, then start them again."""
         units = list(_dependents_first(unit, lambda u: True))
         for each in units:
-            if each.hold in ("gave-up", "failed", "backoff"):
+            if each.hold in ("gave-up", "failed", "backoff", "retrying"):
                 self._renew(each)
             each.bounce = each.wanted and not each.down
             each.reason = reason
@@ -309,7 +316,7 @@ class Supervisor:
                 if not wanted:
                     self._cancel_retry(unit)
                     unit.hold = "crashed" if unit.hold == "crashed" else ""
-                    unit.bounce = unit.reviving = False
+                    unit.bounce = unit.reviving = unit.was_up = False
         self._again(units)
 
     def _again(self, units: list[Unit]) -> None:
@@ -323,6 +330,8 @@ class Supervisor:
         touched, self._batch = self._batch, None
         for unit in [*units, *touched]:
             self._decide(unit)
+        for unit in units:
+            self._settle(unit)
 
     def _touch(self, unit: Unit) -> None:
         """One of the unit's counters came to zero."""
@@ -333,7 +342,7 @@ class Supervisor:
 
     def _renew(self, unit: Unit) -> None:
         unit.tracker.renew()
-        unit.reviving = False
+        unit.reviving = unit.was_up = False
         unit.hold = ""
         self._cancel_retry(unit)
 
@@ -354,6 +363,7 @@ class Supervisor:
     def online(self, unit: Unit) -> None:
         """The unit has started."""
         unit.began = trio.current_time()
+        unit.was_up = True
         self.set_status(unit, ONLINE)
         self._settle(unit)
 
@@ -363,7 +373,7 @@ class Supervisor:
         fallen = list(_dependents_first(unit, lambda u: u.status in (STARTING, ONLINE)))
         self._batch = []
         for each in fallen:
-            each.reviving = True
+            each.reviving = each.was_up = True
             each.reason = reason
             self.set_status(each, STOPPING)
         touched, self._batch = self._batch, None
@@ -450,6 +460,9 @@ class Supervisor:
         failure = self._judge(unit, ending) or error
         self.set_status(unit, OFFLINE)
         self._settle(unit, failure)
+        if unit.hold in ("gave-up", "failed", "retrying"):
+            for each in list(_dependents_first(unit, lambda u: u.tickets is not None)):
+                self._settle(each)
         self._drop_owned(unit)
         if not unit.orphan:
             self._decide(unit)
@@ -492,7 +505,7 @@ class Supervisor:
             return
         delay = unit.tracker.failed(unit.began, trio.current_time(), self._rng)
         if delay is not None:
-            unit.hold = "backoff"
+            unit.hold = "backoff" if unit.was_up else "retrying"
             unit.retry = self._timers.after(delay, lambda: self._retry(unit))
             return
         unit.hold = "gave-up"
@@ -593,6 +606,21 @@ class Supervisor:
                 todo.append(other)
             if each is not unit:
                 self._settle(each)
+
+
+def _is_stuck(unit: Unit) -> bool:
+    """Whether it can't come by itself, and isn't on its way back from a crash either."""
+    todo = [unit]
+    seen = {unit}
+    while todo:
+        each = todo.pop()
+        if each.hold in ("gave-up", "failed", "retrying"):
+            return True
+        for other in each.needs:
+            if other.out and other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return False
 
 
 def _dependents_first(unit: Unit, relevant: Callable[[Unit], bool]) -> Iterator[Unit]:

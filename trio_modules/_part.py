@@ -306,8 +306,8 @@ class Part:
         del self.services[worker.name]
         self.life.service_ended(worker)
 
-    def crash(self, exc: BaseException) -> None:
-        self.life.crash(exc)
+    def crash(self, exc: BaseException) -> bool:
+        return self.life.crash(exc)
 
     # ------------------------------------------------------------ failures and status
 
@@ -352,11 +352,6 @@ class Part:
 
     def _worker_infos(self) -> Iterator[WorkerInfo]:
         services = list((self.services or {}).values())
-        for service in services:
-            error = None if service.last_error is None else shown(service.last_error)
-            yield WorkerInfo(
-                service.name, "service-worker", service.state, service.restarts, error, service.since
-            )
         theirs = {service.task for service in services}
         unborn = {service.name for service in services if service.task is None}
         if self.workers.nursery is not None:
@@ -365,6 +360,11 @@ class Part:
                     yield WorkerInfo(task.name, "worker")
         for guest in self.workers.guests or ():
             yield WorkerInfo(guest.name, "worker", since=guest.since)
+        for service in services:
+            error = None if service.last_error is None else shown(service.last_error)
+            yield WorkerInfo(
+                service.name, "service-worker", service.state, service.restarts, error, service.since
+            )
 
 
 async def _as_owner(part: Part, coro: Awaitable[object]) -> None:

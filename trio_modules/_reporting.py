@@ -7,6 +7,7 @@ begins the shutdown, and all the rest is one failure that is reported exactly on
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -64,29 +65,46 @@ def _passes(exc: BaseException, cancelled: bool) -> bool:
     return not isinstance(exc, (Exception, BaseExceptionGroup))
 
 
-def _fatal_leaves(exc: BaseException | None) -> Iterator[BaseException]:
+def _leaves(exc: BaseException | None) -> Iterator[BaseException]:
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
-            yield from _fatal_leaves(inner)
-    elif exc is not None and not isinstance(exc, trio.Cancelled):
+            yield from _leaves(inner)
+    elif exc is not None:
         yield exc
 
 
-def asked_for(exc: BaseException) -> type[Exception] | None:
-    """`RestartModule` or `RestartNow`, if that is what *exc* is, holds or was raised from."""
-    found: type[Exception] | None = None
-    todo: list[BaseException | None] = [exc]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, RestartModule):
-            return RestartModule
-        if isinstance(part, RestartNow):
-            found = RestartNow
-        if isinstance(part, BaseExceptionGroup):
-            todo += part.exceptions
-        if part is not None:
-            todo.append(part.__cause__)
-    return found
+def _fatal_leaves(exc: BaseException | None) -> Iterator[BaseException]:
+    return (leaf for leaf in _leaves(exc) if not isinstance(leaf, trio.Cancelled))
+
+
+@attrs.frozen
+class Asked:
+    """What a failure asks for.
+
+    Attributes:
+        module: a restart of the whole module.
+        now: a restart without backoff, and nothing else is wrong.
+        quiet: nothing but asking; no failure that anybody has to look at.
+    """
+
+    module: bool
+    now: bool
+    quiet: bool
+
+
+def asked_for(exc: BaseException) -> Asked:
+    """Look for `RestartModule` and `RestartNow`, raised alone, in a group, or as a cause."""
+    found = {_asked_by(leaf) for leaf in _leaves(exc)}
+    return Asked(RestartModule in found, found == {RestartNow}, None not in found)
+
+
+def _asked_by(exc: BaseException | None) -> type[Exception] | None:
+    while exc is not None:
+        for kind in (RestartModule, RestartNow):
+            if isinstance(exc, kind):
+                return kind
+        exc = exc.__cause__
+    return None
 
 
 class Reporter:
@@ -154,7 +172,9 @@ class Reporter:
             error.traceback.rstrip(),
             "===== end of report =====",
         ]
-        print("\n".join(line for line in lines if line), file=sys.stderr, flush=True)
+        # A stderr that is gone is no reason to lose the report, or what it is about.
+        with contextlib.suppress(OSError, ValueError):
+            print("\n".join(line for line in lines if line), file=sys.stderr, flush=True)
 
 
 def _exc_info(error: ModuleError, level: int) -> BaseException | None:

@@ -77,6 +77,6 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         yield found
-        todo += (found.__context__, found.__cause__)
+        todo.append(found.__cause__)
         if isinstance(found, BaseExceptionGroup):
             todo += reversed(found.exceptions)

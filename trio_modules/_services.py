@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import trio
 
 from trio_modules._backoff import Restart, RestartTracker
-from trio_modules._exceptions import RestartModule, RestartNow
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, take_apart
 from trio_modules._timers import Timers
@@ -298,30 +297,33 @@ class ServiceWorker:
             return None
         self.last_error = failure
         asked = asked_for(failure)
-        severity = "info" if asked else "panic"
-        reporter.caught(failure, self._module.name, self.name, "service-worker", severity)
-        if caught.passing is not None or self._stopping or self._cancelled:
-            return None
-        if asked is RestartModule:
-            self._module.crash(failure)
-            return None
-        return self._next_delay(failure, immediate=asked is RestartNow)
+        delay, raised = None, False
+        if asked.module:
+            raised = self._module.crash(failure)
+        elif caught.passing is None and not (self._stopping or self._cancelled):
+            delay, raised = self._next_delay(failure, immediate=asked.now)
+        if not raised:
+            severity = "info" if asked.quiet else "panic"
+            reporter.caught(failure, self._module.name, self.name, "service-worker", severity)
+        return delay
 
-    def _next_delay(self, failure: BaseException, *, immediate: bool) -> float | None:
+    def _next_delay(
+        self, failure: BaseException, *, immediate: bool
+    ) -> tuple[float | None, bool]:
+        """The delay, and whether *failure* is raised by somebody, so that it needs no report."""
         now = trio.current_time()
         delay = self._tracker.failed(self._began, now, self._module.rng, immediate=immediate)
         if delay is None:
-            self._give_up(failure)
-        else:
-            self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {shown(failure)}")
-        return delay
+            return None, self._give_up(failure)
+        self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {shown(failure)}")
+        return delay, False
 
-    def _give_up(self, failure: BaseException) -> None:
+    def _give_up(self, failure: BaseException) -> bool:
         self._enter("gave-up")
         self._module.resolve_failure(f"{self.name}:restarting")
         message = f"gave up after {self._tracker.crashes} failures, the last was {shown(failure)}"
         self._set_failure(FailureLevel.ERROR, "gave-up", message)
-        self._module.crash(failure)
+        return self._module.crash(failure)
 
     async def _pause(self, delay: float) -> bool:
         """Back off and wait for restart capacity; False if that was cut short."""
@@ -475,7 +477,7 @@ def _retry_delay(
 ) -> float | None:
     if take_apart(exc).passing is not None:
         return None
-    immediate = asked_for(exc) is RestartNow
+    immediate = asked_for(exc).now
     return tracker.failed(began, trio.current_time(), rng, immediate=immediate)
 
 

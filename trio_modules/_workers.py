@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import trio
 
 from trio_modules._context import HasMainTask, current_owner, owner_var
-from trio_modules._exceptions import ModuleOffline, RestartModule, add_note
+from trio_modules._exceptions import ModuleOffline, add_note
 from trio_modules._reporting import Reporter, asked_for, take_apart
 from trio_modules._status import ModuleStatus, WorkCounts
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
@@ -37,7 +37,8 @@ class WorkingModule(HasMainTask, Protocol):
     @property
     def status(self) -> ModuleStatus: ...
 
-    def crash(self, exc: BaseException) -> None: ...
+    def crash(self, exc: BaseException) -> bool:
+        """End the module because of *exc*; whether that raises it, so nobody has to report it."""
 
 
 class Guest:
@@ -146,11 +147,11 @@ class Workers:
 
     def _report(self, failure: BaseException, name: str) -> None:
         assert self.reporter is not None
-        crash = asked_for(failure) is RestartModule
-        severity = "info" if crash else "panic"
+        asked = asked_for(failure)
+        if asked.module and self.module.crash(failure):
+            return
+        severity = "info" if asked.module and asked.quiet else "panic"
         self.reporter.caught(failure, self.module.name, name, "worker", severity)
-        if crash:
-            self.module.crash(failure)
 
     def start_scoped(
         self,
