@@ -135,7 +135,6 @@ class App:
         self._epoch = _checked_epoch(epoch)
         self.exit_code: int | None = None
         self._modules: dict[str, Module] = {}
-        self._owned_by: dict[str, str] = {}
         self._view = MappingProxyType(self._modules)
         self._reporter = Reporter(stderr=stderr_reporting, fatal=self._fatal)
         self._changes: Broadcast[Change] = Broadcast()
@@ -179,10 +178,11 @@ class App:
     def _enroll(self, module: Module) -> None:
         self._modules[module.name] = module
         module._registry = self._view
+        module._touched = False
 
     def _strike(self, name: str) -> None:
-        self._modules.pop(name)._registry = None
-        self._owned_by.pop(name, None)
+        module = self._modules.pop(name)
+        module._registry = module._owner = None
 
     @property
     def name(self) -> str:
@@ -231,8 +231,8 @@ class App:
         for name, module in modules.items():
             others = module._depends_on if kind == "depends on" else module._wants
             edges[name] = [self._known_name(modules, name, kind, other) for other in others]
-            if kind == "depends on" and name in self._owned_by:
-                edges[name].append(self._owned_by[name])
+            if kind == "depends on" and module._owner is not None:
+                edges[name].append(module._owner.name)
         return edges
 
     def _known_name(
@@ -465,7 +465,21 @@ class App:
         """
         run = self._may_wait("manage()")
         wish = self._wish()
-        await _finished(lambda done: run.supervisor.manage(wish, done))
+        touched = self._touched()
+        await _finished(lambda done: run.supervisor.manage(wish, touched, done))
+
+    def _touched(self) -> frozenset[str]:
+        """The modules that were enabled or disabled since this was asked last, and their needs."""
+        todo = [module for module in self._modules.values() if module._touched]
+        found = {module.name for module in todo}
+        while todo:
+            module = todo.pop()
+            module._touched = False
+            for other in module.dependencies:
+                if other.name not in found:
+                    found.add(other.name)
+                    todo.append(other)
+        return frozenset(found)
 
     async def restart(self, module: Module | str, reason: str = "") -> None:
         """Restart a module and all that depend on it; returns when they are online again (ours).
@@ -513,7 +527,7 @@ class App:
         units = run.adopt(members)
         if owner is not None:
             owner._part.unit.owned = [*(owner._part.unit.owned or ()), *units]
-        await self._prepare_and_start(run, [module._part for module in new])
+        await self._prepare_and_start(run, [member.part for member in members])
 
     def _check_free(self, modules: list[Module]) -> None:
         for module in modules:
@@ -528,15 +542,15 @@ class App:
     def _members_of(self, modules: list[Module], owner: Module | None) -> list[Member]:
         """The new members in an order in which they can be tied in; checks the whole graph."""
         names = [module.name for module in modules]
-        if owner is not None:
-            self._owned_by.update(dict.fromkeys(names, owner.name))
+        for module in modules:
+            module._owner = owner
         try:
             order, members = self._checked_graph(
                 {**self._modules, **{module.name: module for module in modules}}
             )
         except BaseException:
-            for name in names:
-                self._owned_by.pop(name, None)
+            for module in modules:
+                module._owner = None
             raise
         return [members[name] for name in order if name in set(names)]
 
@@ -563,7 +577,13 @@ class App:
                 over.set()
             else:
                 wish = set(self._wish())
-                run.supervisor.want([unit for unit in _units(run) if unit.name in wish], done)
+                units = [unit for unit in _units(run) if unit.name in wish]
+                new = {part.unit for part in parts}
+                run.supervisor.want(
+                    [unit for unit in units if not unit.hold or unit in new],
+                    [unit for unit in units if unit in new],
+                    done,
+                )
 
         run.in_root(prepare, "add()")
         await over.wait()
@@ -601,6 +621,8 @@ class App:
             raise RuntimeError(
                 f"{what} in a lifecycle function of module {part.name!r} would wait for itself"
             )
+        if trio.lowlevel.current_task() is run.entry_task:
+            raise RuntimeError(f"{what} before the start of app {self.name!r} would wait for itself")
         return run
 
     def _member_of(self, module: Module | str) -> Module:

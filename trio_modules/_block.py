@@ -113,6 +113,7 @@ class AppRun:
         root_task = trio.lowlevel.current_root_task()
         assert root_task is not None
         self._root_task = root_task
+        self.entry_task: trio.lowlevel.Task | None = None
         self.modules_stopped = trio.Event()
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_removed: Callable[[str], None] = lambda name: None
@@ -283,10 +284,12 @@ class AppRun:
     # ------------------------------------------------------------ entering
 
     async def _enter(self, order: list[str], wish: Callable[[], list[str]]) -> None:
+        self.entry_task = trio.lowlevel.current_task()
         with self._entry_scope:
             await self._prepare(order)
             if self.reason is None and self._settings.command is not None:
                 await self._run_command(self._settings.command)
+        self.entry_task = None
         self._entering = False
         if self.reason is None:
             self._start(wish())
@@ -394,7 +397,8 @@ class AppRun:
 
     def _start(self, wish: list[str]) -> None:
         self._initial = frozenset(wish)
-        self.supervisor.want([self.supervisor.units[name] for name in wish], self._all_started)
+        units = [self.supervisor.units[name] for name in wish]
+        self.supervisor.want(units, units, self._all_started)
 
     def _all_started(self, _: Ticket) -> None:
         if self.reason is None:

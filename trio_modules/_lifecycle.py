@@ -228,35 +228,57 @@ class Supervisor:
 
     # ------------------------------------------------------------ wishes
 
-    def manage(self, wish: Iterable[str], done: Callable[[Ticket], None]) -> None:
-        """Make exactly these units run; *done* is called when those that this changes are at rest.
+    def manage(
+        self, wish: Iterable[str], touched: frozenset[str], done: Callable[[Ticket], None]
+    ) -> None:
+        """Make exactly these units run; *done* is called when those concerned are at rest.
 
-        Stops come before starts: what is to start is wished only when what had to stop is down.
+        Concerned are those that this changes, those *touched*, and those that wait for them; if
+        there are none, all that isn't where it should be. Stops come before starts: what is to
+        start is wished only when what had to stop is down.
         """
         self._latest_wish = frozenset(wish)
         units = [u for u in self.units.values() if not u.orphan]
-        stops = [u for u in units if u.name not in self._latest_wish]
-        stops = [u for u in stops if u.wanted or u.leftover]
+        stops = [u for u in units if u.name not in self._latest_wish and (u.wanted or u.leftover)]
         starts = [u for u in units if u.name in self._latest_wish]
-        starts = [u for u in starts if not u.wanted or u.leftover or u.hold in _FINAL]
+        mine = self._concerned([u for u in starts if u.name in touched or not u.wanted or u.hold in _FINAL])
         for unit in stops:
             unit.reason = "disabled"
         self._set_wanted(stops, False)
-        ticket = Ticket(lambda stopped: self._then_start(starts, stopped, done))
-        ticket.watch(stops)
+        stopping = [u for u in units if u in stops or u.name in touched - self._latest_wish]
+        if not mine and not stopping:
+            stopping = [u for u in units if u.name not in self._latest_wish]
+            mine = starts
+        ticket = Ticket(lambda stopped: self._then_start(starts, mine, stopped, done))
+        ticket.watch(stopping)
+
+    def _concerned(self, units: list[Unit]) -> list[Unit]:
+        """These units and those of the wish that wait for them."""
+        found = {u: None for unit in units for u in _dependents_first(unit, lambda u: not u.up)}
+        leftover = [u for u in self.units.values() if u.leftover is not None]
+        return [u for u in (*found, *leftover) if u.name in self._latest_wish]
 
     def _then_start(
-        self, starts: list[Unit], stopped: Ticket, done: Callable[[Ticket], None]
+        self,
+        starts: list[Unit],
+        mine: list[Unit],
+        stopped: Ticket,
+        done: Callable[[Ticket], None],
     ) -> None:
-        self.want([u for u in starts if u.name in self._latest_wish], done, stopped.errors)
+        latest = [u for u in starts if u.name in self._latest_wish and not u.orphan]
+        self.want(latest, mine, done, stopped.errors)
 
     def want(
         self,
         units: list[Unit],
+        watched: list[Unit],
         done: Callable[[Ticket], None],
         errors: Iterable[Exception] = (),
     ) -> None:
-        """Make these units run, too; what failed or gave up before gets another chance."""
+        """Make these units run, too, and call *done* when those *watched* are at rest.
+
+        What failed or gave up before gets another chance.
+        """
         if not self.closing:
             for unit in units:
                 if unit.hold in _FINAL:
@@ -264,7 +286,7 @@ class Supervisor:
             self._set_wanted(units, True)
         ticket = Ticket(done)
         ticket.errors += errors
-        ticket.watch(units)
+        ticket.watch(watched)
 
     def wait(self, units: Iterable[Unit], done: Callable[[Ticket], None]) -> None:
         """Call *done* when these units are at rest."""

@@ -104,11 +104,13 @@ class Module:
         "__weakref__",
         "_depends_on",
         "_enabled",
+        "_owner",
         "_part",
         "_registry",
         "_restart",
         "_start_timeout",
         "_stop_timeout",
+        "_touched",
         "_wants",
     )
 
@@ -143,6 +145,8 @@ class Module:
         self._stop_timeout = _timeout("stop_timeout", stop_timeout)
         self._restart = restart
         self._enabled = bool(enabled)
+        self._touched = False
+        self._owner: Module | None = None
         self._registry: Mapping[str, Module] | None = None
         self._part = Part(name, self)
         self._part.stop_timeout = self._stop_timeout
@@ -179,7 +183,8 @@ class Module:
         Raises:
             GraphError: if a name can't be looked up.
         """
-        return tuple(map(self._look_up, self._depends_on))
+        owner = () if self._owner is None else (self._owner,)
+        return (*map(self._look_up, self._depends_on), *owner)
 
     def _look_up(self, other: Module | str) -> Module:
         if isinstance(other, Module):
@@ -831,6 +836,7 @@ class Module:
         Args:
             enabled: whether it is to run in a managed app.
         """
+        self._touched = True
         changed = self._enabled is not bool(enabled)
         self._enabled = bool(enabled)
         return changed
