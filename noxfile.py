@@ -45,6 +45,7 @@ def typecheck(session: nox.Session) -> None:
     """Check the types of package, tests, examples and benchmarks."""
     install_package(session, "typecheck")
     session.run("mypy", *session.posargs)
+    session.run("mypy", "tests/hub/conftest.py")
 
 
 @nox.session

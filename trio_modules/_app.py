@@ -316,6 +316,7 @@ class App:
         self.exit_code = None
         self._last_reason = None
         self._reporter.reset()
+        self._reporter.readers.lost = self._changes.lost = 0
         self._set_clock()
         run = AppRun(self, self._settings, members, self._reporter, self._changes)
         run.on_shutdown = self._on_shutdown

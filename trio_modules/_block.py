@@ -232,14 +232,18 @@ class AppRun:
             self.request_shutdown("the block was cancelled")
 
     async def _root(self, order: list[str], wish: Callable[[], list[str]]) -> None:
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                self._root_nursery = nursery
-                self.supervisor.open(nursery)
-                nursery.start_soon(self.timers.run, name="timers")
-                await self._enter(order, wish)
-                await self._ended.wait()
-                nursery.cancel_scope.cancel(reason="the app has stopped")
+        try:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    self._root_nursery = nursery
+                    self.supervisor.open(nursery)
+                    nursery.start_soon(self.timers.run, name="timers")
+                    await self._enter(order, wish)
+                    await self._ended.wait()
+                    nursery.cancel_scope.cancel(reason="the app has stopped")
+        finally:  # whatever went wrong here, nobody may wait for it for ever
+            for event in (self.modules_stopped, self._entered, self._ended):
+                event.set()
 
     async def _sit_out(self, event: trio.Event) -> None:
         """Wait for *event*, whatever happens to this task: Ctrl-C hastens the end."""
@@ -487,13 +491,7 @@ class AppRun:
             self._report_loss(loser)
 
     def _report_loss(self, loser: BaseException) -> None:
-        """Report what user code raised, not what it was wrapped in on its way."""
-        module = getattr(loser, "module", None) or ""
-        causes = loser.exceptions if isinstance(loser, StopError) else ()
-        if isinstance(loser, StartError) and loser.__cause__ is not None:
-            causes = (loser.__cause__,)
-        for cause in causes or (loser,):
-            self._report(cause, module, "shutdown")
+        self._report(loser, getattr(loser, "module", None) or "", "shutdown")
 
     def _lose(self, error: BaseException) -> None:
         """An error came too late to begin the shutdown: it is reported now, and noted later."""

@@ -211,6 +211,7 @@ class Supervisor:
         """Forget a unit that is offline and that nothing depends on."""
         assert unit.down
         assert not unit.needed_by
+        unit.orphan = False
         del self.units[unit.name]
         for other in unit.needs:
             other.needed_by.remove(unit)
@@ -542,9 +543,10 @@ class Supervisor:
         self._again([unit])
 
     def _drop_owned(self, unit: Unit) -> None:
-        """What the unit owns goes with it, and is down already, since it depends on the unit."""
+        """What the unit owns goes with it, and what needs that: all down already, or nearly."""
         owned, unit.owned = unit.owned or (), None
-        for each in owned:
+        goes = {u: None for each in owned for u in _dependents_first(each, lambda u: True)}
+        for each in goes:
             each.orphan = True
             each.wanted = False
             self._settle(each)
@@ -552,8 +554,11 @@ class Supervisor:
         self._drop_orphan(unit)
 
     def _drop_orphan(self, unit: Unit) -> None:
-        if unit.orphan and unit.status <= OFFLINE and self.units.get(unit.name) is unit:
+        if unit.orphan and unit.status <= OFFLINE and not unit.needed_by:
+            needs = [other for other in unit.needs if other.orphan]
             self.detach(unit)
+            for other in needs:
+                self._drop_orphan(other)
 
     def _settle(self, unit: Unit, error: Exception | None = None) -> None:
         """Let those go who wait for this unit, if it is at rest."""

@@ -1,0 +1,1 @@
+"""What the package costs beside raw Trio: `python -m benchmarks --help`."""

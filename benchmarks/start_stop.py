@@ -1,0 +1,86 @@
+"""Start and stop modules in a random graph, each with up to three dependencies."""
+
+from __future__ import annotations
+
+import random
+from time import perf_counter
+
+import trio
+
+from benchmarks.measuring import Work
+from trio_modules import App, Module
+
+Graph = list[list[int]]
+
+
+def random_graph(size: int) -> Graph:
+    """Return for each node the earlier ones that it depends on."""
+    rng = random.Random(size)
+    return [rng.sample(range(node), min(node, rng.randint(0, 3))) for node in range(size)]
+
+
+async def ours(size: int) -> float:
+    modules: list[Module] = []
+    for node, dependencies in enumerate(random_graph(size)):
+        modules.append(Module(f"m{node}", depends_on=[modules[other] for other in dependencies]))
+    app = App(*modules)
+    began = perf_counter()
+    async with app:
+        assert modules[-1].online
+    return (perf_counter() - began) / size
+
+
+class Floor:
+    """A task and an event per node, all tasks in one nursery, and two counters per node."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.dependencies = graph
+        self.dependents: Graph = [[] for _ in graph]
+        for node, dependencies in enumerate(graph):
+            for other in dependencies:
+                self.dependents[other].append(node)
+        self.not_online = [len(nodes) for nodes in self.dependencies]
+        self.not_offline = [len(nodes) for nodes in self.dependents]
+        self.stop = [trio.Event() for _ in graph]
+        self.starting = len(graph)
+        self.started = trio.Event()
+
+    async def life(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for node, count in enumerate(self.not_online.copy()):
+                if not count:
+                    nursery.start_soon(self.run, node, nursery)
+            await self.started.wait()
+            for node, count in enumerate(self.not_offline.copy()):
+                if not count:
+                    self.stop[node].set()
+
+    async def run(self, node: int, nursery: trio.Nursery) -> None:
+        for other in self.dependents[node]:
+            self.not_online[other] -= 1
+            if not self.not_online[other]:
+                nursery.start_soon(self.run, other, nursery)
+        self.starting -= 1
+        if not self.starting:
+            self.started.set()
+        await self.stop[node].wait()
+        for other in self.dependencies[node]:
+            self.not_offline[other] -= 1
+            if not self.not_offline[other]:
+                self.stop[other].set()
+
+
+async def floor(size: int) -> float:
+    graph = random_graph(size)
+    began = perf_counter()
+    await Floor(graph).life()
+    return (perf_counter() - began) / size
+
+
+WORKS = (
+    Work("modules-100", 2.0, 100, ours, floor),
+    Work("modules-1000", 2.0, 1_000, ours, floor),
+    Work("modules-10000", 2.0, 10_000, ours, floor),
+    # What a module costs among 10,000, and as its floor what it costs among 100.
+    Work("modules-growth", 1.5, 10_000, ours, ours, floor_size=100),
+)

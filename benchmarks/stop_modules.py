@@ -1,0 +1,21 @@
+"""Stop 10,000 idle modules, beside cancelling a nursery of as many tasks."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from trio.testing import wait_all_tasks_blocked
+
+from benchmarks.measuring import Work
+from benchmarks.stop_workers import floor
+from trio_modules import App, Module
+
+
+async def ours(size: int) -> float:
+    async with App(*(Module(f"m{number}") for number in range(size))):
+        await wait_all_tasks_blocked()
+        began = perf_counter()
+    return (perf_counter() - began) / size
+
+
+WORK = Work("stop-modules", 1.5, 10_000, ours, floor)

@@ -1,0 +1,169 @@
+"""Listens on UDP and TCP, and hands what arrives to the store and to whoever looks on."""
+
+import socket
+from collections import Counter, deque
+from collections.abc import Iterable
+
+import attrs
+import trio
+from framing import DEFAULT_LIMIT, Frame, Framer, datagram
+from parsing import parse
+from records import Record, Tap, Transport
+from store import Store
+
+from trio_modules import Backoff, Module, Restart, current_app
+
+__all__ = ["Receiver", "ReceiverStatistics"]
+
+GRACE = 20.0  # seconds for the store to take what had been read when the hub began to stop
+UDP_BUFFER = 4 * 1024 * 1024  # what a burst may fill while the store is behind
+DATAGRAM = 65_535
+
+
+@attrs.frozen
+class ReceiverStatistics:
+    """Counts of messages, since the program began."""
+
+    udp: int
+    tcp: int
+    raw: int
+    """Neither RFC 5424 nor RFC 3164: kept as they are."""
+    cut: int
+    """Kept in part: longer than the limit, or ended by the end of their connection."""
+    skipped_bytes: int
+    """What the limit cost; counted when the connection ends."""
+    refused: int
+    """Read, but not accepted by the store before the hub had to leave."""
+
+
+class Receiver(Module):
+    """Receives on one UDP and one TCP port; online means that both listen.
+
+    The store makes it wait, the taps never do.  While it stops, what has been read is still
+    handed to the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        wants: Iterable[Module] = (),
+        taps: Iterable[Tap] = (),
+        host: str = "127.0.0.1",
+        udp_port: int = 5514,
+        tcp_port: int = 5514,
+        max_message: int = DEFAULT_LIMIT,
+    ) -> None:
+        super().__init__("receiver", depends_on=[store], wants=wants)
+        self._store = store
+        self.taps = [*taps]
+        self._host = host
+        self._max_message = max_message
+        self._counts: Counter[str] = Counter()
+        self.udp_port = udp_port
+        self.tcp_port = tcp_port
+        restart = Restart(max_restarts=4, within=60, backoff=Backoff(initial=0.3))
+        self.service_worker(self._serve_udp, name="udp", restart=restart)
+        self.service_worker(self._serve_tcp, name="tcp", restart=restart)
+        self.on_stop(self._say_goodbye)
+
+    def statistics(self) -> ReceiverStatistics:
+        """Return how many messages came, and what was the matter with them."""
+        names = [field.name for field in attrs.fields(ReceiverStatistics)]
+        return ReceiverStatistics(**{name: self._counts[name] for name in names})
+
+    async def _serve_udp(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with await self._bind_udp() as sock:
+            self.udp_port = self._say_listening("udp", sock)
+            task_status.started()
+            while True:
+                data, address = await sock.recvfrom(DATAGRAM)
+                await self._take(datagram(data, self._max_message), "udp", _readable(address))
+
+    async def _bind_udp(self) -> trio.socket.SocketType:
+        [(family, kind, protocol, _, address), *_] = await trio.socket.getaddrinfo(
+            self._host, self.udp_port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        )
+        sock = trio.socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER)
+            await sock.bind(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _serve_tcp(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        listeners = await trio.open_tcp_listeners(self.tcp_port, host=self._host)
+        for listener in listeners:
+            self.tcp_port = self._say_listening("tcp", listener.socket)
+        handler = self.guarded(self._serve_connection, name="connection")
+        task_status.started()
+        await trio.serve_listeners(handler, listeners)
+
+    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        framer = Framer(self._max_message)
+        peer = _peer(stream)
+        complete = False
+        try:
+            async for data in stream:
+                await self._take(framer.feed(data), "tcp", peer)
+            complete = True
+        except trio.BrokenResourceError as error:
+            self.logger.info("lost the connection from %s: %s", peer, error.__cause__)
+        finally:
+            self._counts["skipped_bytes"] += framer.discarded
+            await self._take(framer.finish(complete=complete), "tcp", peer)
+
+    async def _take(self, frames: Iterable[Frame], transport: Transport, peer: str) -> None:
+        records = deque(self._record(frame, transport, peer) for frame in frames)
+        for record in records:
+            self._count(record)
+            for tap in self.taps:
+                tap.offer(record)
+        await self._hand_over(records)
+
+    def _record(self, frame: Frame, transport: Transport, peer: str) -> Record:
+        now = current_app().now()
+        message = parse(frame.data, now)
+        return Record(message, frame.data, transport, peer, now, trio.current_time(), frame.cut)
+
+    def _count(self, record: Record) -> None:
+        self._counts[record.transport] += 1
+        self._counts["raw"] += record.message.format == "raw"
+        self._counts["cut"] += record.cut
+
+    async def _hand_over(self, records: deque[Record]) -> None:
+        try:
+            await self._store.put(records)
+        except trio.Cancelled:
+            # The hub leaves, or a part of it fails: what was read belongs into the store first.
+            with trio.move_on_after(GRACE, shield=True):
+                await self._store.put(records)
+            self._counts["refused"] += len(records)
+            raise
+
+    def _say_listening(self, transport: Transport, sock: trio.socket.SocketType) -> int:
+        address = sock.getsockname()
+        self.logger.info("listening on %s %s", transport, _readable(address))
+        return int(address[1])
+
+    async def _say_goodbye(self) -> None:
+        counts = ", ".join(f"{name} {n}" for name, n in attrs.asdict(self.statistics()).items())
+        self.logger.info("received: %s", counts)
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    try:
+        return _readable(stream.socket.getpeername())
+    except OSError:
+        return "unknown"  # gone already; what it sent may still be there
+
+
+def _readable(address: tuple[str | int, ...]) -> str:
+    host, port, *_ = address
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

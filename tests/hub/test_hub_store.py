@@ -1,0 +1,197 @@
+"""Tests for store.py of the hub: what was accepted is stored, once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from hub_process import locked, query
+from hub_records import record
+from store import Store, StoreStatistics
+
+from trio_modules import App, ModuleOffline, ShutdownError, StartError, StopError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from records import Record
+    from trio.testing import MockClock
+
+    from trio_modules import Change
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "syslog.db"
+
+
+def records(count: int, first: int = 0) -> deque[Record]:
+    return deque(record(b"<14>%d" % n) for n in range(first, first + count))
+
+
+def stored(database: Path, run: int = 1) -> list[int]:
+    sql = "SELECT text FROM messages WHERE run = ? ORDER BY seq"
+    return [int(text) for (text,) in query(database, sql, [run])]
+
+
+async def writer_failed(changes: trio.MemoryReceiveChannel[Change]) -> None:
+    """Wait until the status says that the writer has failed."""
+    async for change in changes:
+        if change.failure_after.id == "writer:restarting":
+            return
+
+
+async def hold_lock(
+    database: Path, release: trio.Event, task_status: trio.TaskStatus[None]
+) -> None:
+    """Keep the database locked until `release` is set."""
+    async with locked(database):
+        task_status.started()
+        await release.wait()
+
+
+async def test_what_was_accepted_is_stored_when_the_app_is_left(database: Path) -> None:
+    """Leaving the app right after `put` stores everything, and notes how much it was."""
+    store = Store(database)
+    with trio.fail_after(60):
+        async with App(store):
+            await store.put(records(7_000))
+    assert store.statistics() == StoreStatistics(7_000, 7_000, 0)
+    assert stored(database) == list(range(7_000))
+    assert query(database, "SELECT accepted FROM runs WHERE stopped NOT NULL") == [(7_000,)]
+
+
+async def test_connection_is_closed_when_the_app_is_left(database: Path) -> None:
+    """The connection can be read while the store is online, and is closed afterwards."""
+    store = Store(database)
+    with trio.fail_after(60):
+        async with App(store):
+            connection = store.connection.value
+            assert connection.execute("SELECT count(*) FROM messages").fetchone() == (0,)
+    with pytest.raises(ModuleOffline):
+        _ = store.connection.value
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
+async def test_cancelled_put_leaves_what_was_not_accepted(
+    database: Path, autojump_clock: MockClock
+) -> None:
+    """Without room `put` waits; cancelled, it leaves precisely the rest in the deque."""
+    store = Store(database, queue=3)
+    batch = records(5)
+    with trio.move_on_after(1) as scope:
+        await store.put(batch)
+    assert scope.cancelled_caught
+    assert [each.message.text for each in batch] == ["3", "4"]
+    assert store.statistics().accepted == 3
+
+
+async def test_put_is_a_checkpoint(database: Path) -> None:
+    """A cancelled `put` with room for all, or of nothing, raises Cancelled."""
+    store = Store(database)
+    for batch in (records(1), records(0)):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.put(batch)
+        assert scope.cancelled_caught
+        assert not batch
+
+
+async def test_app_entered_again_is_another_run(database: Path) -> None:
+    """The numbers begin anew with each run of the app."""
+    store = Store(database)
+    app = App(store)
+    with trio.fail_after(60):
+        for run in (1, 2):
+            async with app:
+                await store.put(records(run))
+            assert store.statistics() == StoreStatistics(run, run, 0)
+    assert (stored(database, 1), stored(database, 2)) == ([0], [0, 1])
+
+
+async def test_restarted_store_goes_on_with_its_run(database: Path) -> None:
+    """A restart of the module neither loses nor renumbers what it had accepted."""
+    store = Store(database)
+    with trio.fail_after(60):
+        async with App(store) as app:
+            await store.put(records(10))
+            await app.restart(store)
+            await store.put(records(10, first=10))
+    assert store.statistics() == StoreStatistics(20, 20, 0)
+    assert stored(database) == list(range(20))
+
+
+async def test_locked_database_at_the_start_is_a_failed_start(database: Path) -> None:
+    """A file that another process holds for long makes the start fail, with SQLite's reason."""
+    with trio.fail_after(60):
+        async with locked(database):
+            with pytest.raises(StartError) as caught:
+                async with App(Store(database)):
+                    pytest.fail("the store must not be online")
+    assert caught.value.module == "store"
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+
+
+async def test_writer_that_failed_writes_its_batch_again_once(database: Path) -> None:
+    """While the file is locked the queue fills up; then each record is stored, once, in order."""
+    store = Store(database, queue=10)
+    with trio.fail_after(60):
+        async with App(store) as app, trio.open_nursery() as nursery:
+            async with app.changes() as changes, locked(database):
+                nursery.start_soon(store.put, records(100))
+                await writer_failed(changes)
+                [writer] = app.status().modules["store"].workers
+                assert writer.last_error is not None
+                assert "database is locked" in writer.last_error
+                assert store.statistics().stored == 0
+                assert store.statistics().accepted <= 10 + 11
+                assert store.statistics().senders_waiting == 1
+    assert store.statistics() == StoreStatistics(100, 100, 0)
+    assert stored(database) == list(range(100))
+
+
+async def test_stop_waits_for_a_locked_database(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that is locked when the app is left is written when it is free again."""
+
+    async def release_when_it_failed(store: Store) -> None:
+        await store.stopping.wait()
+        await trio.sleep(1)  # longer than an attempt to write: one fails within
+        release.set()
+
+    store = Store(database)
+    release = trio.Event()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, App(store):
+            await nursery.start(hold_lock, database, release)
+            await store.put(records(100))
+            nursery.start_soon(release_when_it_failed, store)
+    assert "can't write while stopping, trying again: database is locked" in caplog.text
+    assert stored(database) == list(range(100))
+
+
+async def test_what_is_lost_is_said(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A database that stays locked beyond the stop timeout is a StopError, and the loss logged."""
+    store = Store(database)
+    release = trio.Event()
+
+    async def lock_and_leave(nursery: trio.Nursery) -> None:
+        async with App(store, stop_timeout=1):
+            await nursery.start(hold_lock, database, release)
+            await store.put(records(100))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(ShutdownError) as caught:
+                await lock_and_leave(nursery)
+            release.set()
+    [error] = caught.value.exceptions
+    assert isinstance(error, StopError)
+    assert error.module == "store"
+    assert "100 accepted messages are lost" in caplog.text
+    assert stored(database) == []

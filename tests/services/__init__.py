@@ -1,0 +1,1 @@
+"""Random services: a generator, a builder that records what happens, and a checker."""

@@ -1,0 +1,692 @@
+"""Random services as plain values: what a seed stands for, before anything is built from it.
+
+Times come from a coarse grid on purpose, so that many things fall on the same instant.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+import attrs
+
+Ending: TypeAlias = Literal[
+    "return",
+    "forever",
+    "raise",
+    "group",
+    "stray",
+    "stray-group",
+    "interrupt",
+    "exit",
+    "mixed-group",
+    "restart-now",
+    "restart-module",
+    "clean-exit",
+]
+
+
+@attrs.frozen
+class Act:
+    """One execution of a user function.
+
+    Attributes:
+        delay: how long it takes before it calls and ends.
+        ending: how it ends.
+        stubborn: how long it goes on, shielded, once it was cancelled.
+        spiteful: once cancelled it raises something else.
+        call: what it asks of the framework after its delay.
+        interruptible: it waits inside ``module.interruptible()`` and returns when that is over.
+    """
+
+    delay: float = 0.0
+    ending: Ending = "return"
+    stubborn: float = 0.0
+    spiteful: bool = False
+    call: Call | None = None
+    interruptible: bool = False
+
+
+@attrs.frozen
+class Func:
+    """A user function: its n-th execution takes the n-th act, all later ones the last."""
+
+    name: str
+    acts: tuple[Act, ...]
+
+
+@attrs.frozen
+class RestartPlan:
+    max_restarts: int | None = None
+    within: float = 300.0
+    initial: float = 1.0
+    growth: Literal["linear", "exponential"] = "linear"
+    maximum: float = 8.0
+    jitter: float = 0.0
+    reset_after: float = 300.0
+    cover_start: bool = False
+    exhausted: Literal["shutdown", "offline"] = "shutdown"
+
+
+@attrs.frozen
+class Worker:
+    func: Func
+    grace: float = 0.0
+
+
+@attrs.frozen
+class Service:
+    """A service worker; ``ready_after`` makes it one with a parameter ``task_status``."""
+
+    func: Func
+    restart: RestartPlan
+    on_return: bool = False
+    grace: float = 0.0
+    ready_after: float | None = None
+
+
+@attrs.frozen
+class Periodic:
+    func: Func
+    interval: float
+    immediately: bool
+    jitter: float
+    missed: Literal["skip", "delay"]
+
+
+@attrs.frozen
+class Lifespan:
+    """A lifespan; with a ``child`` it holds a nursery around its yield that runs the child."""
+
+    name: str
+    enter: Func
+    exit: Func
+    child: Func | None = None
+
+
+@attrs.frozen
+class ModulePlan:
+    name: str
+    depends_on: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
+    prep: tuple[Func, ...] = ()
+    start: tuple[Func, ...] = ()
+    stop: tuple[Func, ...] = ()
+    lifespans: tuple[Lifespan, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    services: tuple[Service, ...] = ()
+    periodics: tuple[Periodic, ...] = ()
+    start_timeout: float | None = None
+    stop_timeout: float | None = None
+    restart: RestartPlan = RestartPlan(max_restarts=3)
+    enabled: bool = False
+
+
+@attrs.frozen
+class StartWorker:
+    module: str
+    func: Func
+    grace: float = 0.0
+    cancel_after: float | None = None
+
+
+@attrs.frozen
+class RunWorker:
+    module: str
+    func: Func
+    patience: float = 1000.0
+    propagate: bool = False
+
+
+@attrs.frozen
+class CallGuarded:
+    module: str
+    func: Func
+    patience: float = 1000.0
+
+
+@attrs.frozen
+class StartTask:
+    """``module.nursery.start_soon``, behind the framework's back."""
+
+    module: str
+    func: Func
+
+
+@attrs.frozen
+class CancelNursery:
+    module: str
+
+
+@attrs.frozen
+class StartService:
+    module: str
+    service: Service
+    cancel_after: float | None = None
+
+
+@attrs.frozen
+class ChangeWishes:
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+    manage: bool = True
+    patience: float = 1000.0
+
+
+@attrs.frozen
+class RestartIt:
+    module: str
+    patience: float = 1000.0
+
+
+@attrs.frozen
+class AddModules:
+    modules: tuple[ModulePlan, ...]
+    owner: str | None = None
+    patience: float = 1000.0
+
+
+@attrs.frozen
+class RemoveIt:
+    module: str
+    patience: float = 1000.0
+
+
+@attrs.frozen
+class ReadResource:
+    module: str
+    lifespan: str
+
+
+@attrs.frozen
+class AwaitOnline:
+    module: str
+    patience: float
+
+
+@attrs.frozen
+class RequestShutdown:
+    reason: str = "asked for"
+
+
+@attrs.frozen
+class AwaitShutdown:
+    patience: float = 1000.0
+
+
+@attrs.frozen
+class CancelBlock:
+    """Cancel a scope around the app's block."""
+
+
+@attrs.frozen
+class Extend:
+    module: str
+    seconds: float
+
+
+Call: TypeAlias = (
+    StartWorker
+    | RunWorker
+    | CallGuarded
+    | StartTask
+    | CancelNursery
+    | StartService
+    | ChangeWishes
+    | RestartIt
+    | AddModules
+    | RemoveIt
+    | ReadResource
+    | AwaitOnline
+    | RequestShutdown
+    | AwaitShutdown
+    | CancelBlock
+    | Extend
+)
+
+TimedCall: TypeAlias = tuple[float, Call]
+
+
+@attrs.frozen
+class ServicePlan:
+    seed: int
+    modules: tuple[ModulePlan, ...]
+    body: Func
+    body_calls: tuple[TimedCall, ...] = ()
+    outside_calls: tuple[TimedCall, ...] = ()
+    prep: Func | None = None
+    command: Func | None = None
+    managed: bool = False
+    start_timeout: float = 10.0
+    stop_timeout: float = 8.0
+    max_concurrent_restarts: int = 100
+    restart_settle: float = 0.1
+    rounds: int = 1
+
+    @property
+    def added(self) -> Iterator[tuple[ModulePlan, str | None]]:
+        """The modules that are added while the app runs, and the owner of each."""
+        for _, call in (*self.body_calls, *self.outside_calls):
+            if isinstance(call, AddModules):
+                yield from ((module, call.owner) for module in call.modules)
+
+    @property
+    def all_modules(self) -> tuple[ModulePlan, ...]:
+        return (*self.modules, *(module for module, _ in self.added))
+
+    def hard_dependencies(self) -> dict[str, tuple[str, ...]]:
+        """What each module depends on, its owner included."""
+        graph = {module.name: module.depends_on for module in self.modules}
+        for module, owner in self.added:
+            graph[module.name] = (*module.depends_on, *(() if owner is None else (owner,)))
+        return graph
+
+
+SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 8, 12, 20, 40)
+SHORT_TIMES = (0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 2.0)
+MOMENTS = (0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0)
+HARMLESS_STUBBORN = (0.25, 0.5, 1.0)
+LONG_STUBBORN = (3.0, 6.0, 12.0, 30.0)
+TROUBLES = (0.0, 0.0, 1.0, 2.0, 3.0, 5.0)
+FUNCTIONS_PER_MODULE = 7.0
+
+LIFECYCLE_TROUBLE: tuple[Ending, ...] = (
+    "raise",
+    "raise",
+    "raise",
+    "forever",
+    "forever",
+    "group",
+    "stray",
+    "stray-group",
+    "interrupt",
+    "exit",
+    "mixed-group",
+)
+PREP_TROUBLE: tuple[Ending, ...] = (
+    "raise",
+    "raise",
+    "group",
+    "stray",
+    "interrupt",
+    "exit",
+    "mixed-group",
+    "clean-exit",
+)
+WORKER_TROUBLE: tuple[Ending, ...] = (
+    "raise",
+    "raise",
+    "raise",
+    "group",
+    "stray",
+    "stray-group",
+    "interrupt",
+    "exit",
+    "mixed-group",
+    "restart-module",
+    "restart-module",
+    "restart-now",
+)
+SERVICE_TROUBLE: tuple[Ending, ...] = (
+    "raise",
+    "raise",
+    "raise",
+    "raise",
+    "group",
+    "stray",
+    "stray-group",
+    "restart-now",
+    "restart-now",
+    "restart-module",
+    "return",
+    "interrupt",
+    "mixed-group",
+)
+# What ``run_worker`` and raw tasks do: a stray Cancelled there can't be told from a genuine one.
+TASK_TROUBLE: tuple[Ending, ...] = ("raise", "raise", "group", "interrupt", "exit", "mixed-group")
+
+
+class Maker:
+    """Makes up the parts of one service; all chance comes from ``rng``."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.names: list[str] = []
+        self.plans: dict[str, ModulePlan] = {}
+        self.trouble = 0.0
+        self.managed = False
+        self.functions = 0
+
+    def maybe(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def short(self) -> float:
+        return self.rng.choice(SHORT_TIMES)
+
+    def name(self, kind: str) -> str:
+        self.functions += 1
+        return f"{kind}{self.functions}"
+
+    def any_module(self) -> str:
+        return self.rng.choice(self.names)
+
+    # functions
+
+    def stubborn(self) -> float:
+        if self.maybe(self.trouble):
+            return self.rng.choice(LONG_STUBBORN)
+        return self.rng.choice(HARMLESS_STUBBORN) if self.maybe(0.08) else 0.0
+
+    def act(self, ending: Ending, delay: float | None = None, call: Call | None = None) -> Act:
+        return Act(
+            delay=self.short() if delay is None else delay,
+            ending=ending,
+            stubborn=self.stubborn(),
+            spiteful=self.maybe(self.trouble / 2),
+            call=call,
+        )
+
+    def failing_acts(self, troubles: tuple[Ending, ...]) -> list[Act]:
+        times = self.rng.choice((1, 1, 1, 2, 3, 5))
+        # Nothing fails in no time at all, for it might be restarted for ever at one instant.
+        return [
+            self.act(self.rng.choice(troubles), delay=self.rng.choice((0.25, 0.5, 1.0, 2.0)))
+            for _ in range(times)
+        ]
+
+    def lifecycle(self, kind: str, troubles: tuple[Ending, ...] = LIFECYCLE_TROUBLE) -> Func:
+        acts = self.failing_acts(troubles) if self.maybe(self.trouble) else []
+        return Func(self.name(kind), (*acts, self.act("return")))
+
+    def endless(self, kind: str, troubles: tuple[Ending, ...], owner: str) -> Func:
+        acts = self.failing_acts(troubles) if self.maybe(self.trouble) else []
+        # What it asks for it asks for once, or one that restarts itself would never end.
+        if self.maybe(0.08):
+            acts.append(self.act("forever", call=self.inner_call(owner)))
+        last = attrs.evolve(self.act("forever"), interruptible=self.maybe(0.1))
+        return Func(self.name(kind), (*acts, last))
+
+    def passing(self, kind: str, troubles: tuple[Ending, ...]) -> Func:
+        """A function that somebody calls while the app runs."""
+        ending: Ending = self.rng.choice(("return", "return", "forever"))
+        if self.maybe(2 * self.trouble):
+            ending = self.rng.choice(troubles)
+        return Func(self.name(kind), (self.act(ending, delay=self.rng.choice(MOMENTS)),))
+
+    # parts of a module
+
+    def restart(self, *, module: bool) -> RestartPlan:
+        rng = self.rng
+        return RestartPlan(
+            max_restarts=rng.choice((0, 1, 2, 3, None)),
+            within=rng.choice((5.0, 300.0)),
+            initial=rng.choice((0.25, 0.5, 1.0, 2.0)),
+            growth=rng.choice(("linear", "exponential")),
+            maximum=rng.choice((2.0, 8.0)),
+            jitter=rng.choice((0.0, 0.0, 0.3)),
+            reset_after=rng.choice((1.0, 300.0)),
+            cover_start=module and self.maybe(0.25),
+            exhausted=rng.choice(("shutdown", "offline")) if module else "shutdown",
+        )
+
+    def lifespan(self, owner: str) -> Lifespan:
+        child = None
+        if self.maybe(0.3):
+            child = self.endless("child", ("raise", "raise", "group", "interrupt"), owner)
+        return Lifespan(
+            name=self.name("span"),
+            enter=self.lifecycle("enter"),
+            exit=self.lifecycle("exit"),
+            child=child,
+        )
+
+    def grace(self, stop_timeout: float) -> float:
+        return self.rng.choice((0.0, 0.0, 0.25, 0.5, 0.75)) * stop_timeout
+
+    def worker(self, owner: str, stop_timeout: float) -> Worker:
+        return Worker(self.endless("worker", WORKER_TROUBLE, owner), self.grace(stop_timeout))
+
+    def service(self, owner: str, stop_timeout: float, *, declared: bool) -> Service:
+        on_return = self.maybe(0.2)
+        func = self.endless("service", SERVICE_TROUBLE, owner)
+        if self.maybe(0.15):
+            func = attrs.evolve(func, acts=(*func.acts[:-1], self.act("return", delay=1.0)))
+        may_wait = declared and func.acts[-1].ending == "forever"
+        return Service(
+            func=func,
+            restart=self.restart(module=False),
+            on_return=on_return,
+            grace=self.grace(stop_timeout),
+            ready_after=self.short() if may_wait and self.maybe(0.25) else None,
+        )
+
+    def periodic(self) -> Periodic:
+        acts = self.failing_acts(("raise", "group", "stray")) if self.maybe(self.trouble) else []
+        interval = self.rng.choice((0.5, 1.0, 3.0))
+        last = self.act("return", delay=self.rng.choice((0.0, 0.0, 0.5, 2.0)))
+        return Periodic(
+            func=Func(self.name("beat"), (*acts, last)),
+            interval=interval,
+            immediately=self.maybe(0.5),
+            jitter=self.rng.choice((0.0, 0.0, 0.25)),
+            missed=self.rng.choice(("skip", "delay")),
+        )
+
+    def repeat(self, *weights: float) -> range:
+        """A small number with the given weights of 0, 1, 2 and so on."""
+        return range(self.rng.choices(range(len(weights)), weights)[0])
+
+    def lifecycle_calls(self, func: Func, owner: str) -> Func:
+        if not self.maybe(0.06):
+            return func
+        calls: tuple[Call, ...] = (
+            StartTask(owner, self.passing("task", TASK_TROUBLE)),
+            StartTask(owner, self.passing("task", TASK_TROUBLE)),
+            StartWorker(owner, self.passing("work", WORKER_TROUBLE)),
+            Extend(owner, self.rng.choice((0.5, 3.0))),
+            ChangeWishes(),
+            AwaitShutdown(),
+            RequestShutdown(),
+        )
+        asking = attrs.evolve(func.acts[-1], call=self.rng.choice(calls))
+        return attrs.evolve(func, acts=(*func.acts[:-1], asking, func.acts[-1]))
+
+    def module(self, name: str, depends_on: tuple[str, ...], wants: tuple[str, ...]) -> ModulePlan:
+        stop_timeout = self.rng.choice((None, 2.0, 4.0, 8.0))
+        # A service whose app stops sooner than in its own time has a grace period too long.
+        grace_base = 8.0 if stop_timeout is None else stop_timeout
+        plan = ModulePlan(
+            name=name,
+            depends_on=depends_on,
+            wants=wants,
+            prep=tuple(self.lifecycle("prep", PREP_TROUBLE) for _ in self.repeat(4, 1)),
+            start=tuple(
+                self.lifecycle_calls(self.lifecycle("start"), name) for _ in self.repeat(2, 3, 1)
+            ),
+            stop=tuple(
+                self.lifecycle_calls(self.lifecycle("stop"), name) for _ in self.repeat(2, 3, 1)
+            ),
+            lifespans=tuple(self.lifespan(name) for _ in self.repeat(3, 2, 1)),
+            workers=tuple(self.worker(name, grace_base) for _ in self.repeat(2, 2, 1)),
+            services=tuple(
+                self.service(name, grace_base, declared=True) for _ in self.repeat(3, 2, 1)
+            ),
+            periodics=tuple(self.periodic() for _ in self.repeat(8, 1)),
+            start_timeout=self.rng.choice((None, 3.0, 5.0)),
+            stop_timeout=stop_timeout,
+            restart=self.restart(module=True),
+            enabled=self.managed and self.maybe(0.4),
+        )
+        self.plans[name] = plan
+        return plan
+
+    # what is asked of the framework while the app runs
+
+    def inner_call(self, owner: str) -> Call:
+        """Something that a worker of *owner* asks for."""
+        rng, other = self.rng, self.any_module()
+        patience = rng.choice((0.5, 2.0, 1000.0))
+        calls: tuple[Call, ...] = (
+            RunWorker(
+                other, self.passing("run", TASK_TROUBLE), patience, propagate=self.maybe(0.3)
+            ),
+            RunWorker(owner, self.passing("run", TASK_TROUBLE), patience),
+            StartWorker(owner, self.passing("work", WORKER_TROUBLE)),
+            StartWorker(other, self.passing("work", WORKER_TROUBLE)),
+            StartTask(owner, self.passing("task", TASK_TROUBLE)),
+            CallGuarded(other, self.passing("guarded", WORKER_TROUBLE)),
+            AwaitOnline(other, patience),
+            *(self.inner_troubles(owner, other, patience) if self.trouble else ()),
+        )
+        return rng.choice(calls)
+
+    def inner_troubles(self, owner: str, other: str, patience: float) -> tuple[Call, ...]:
+        return (
+            RequestShutdown(),
+            AwaitShutdown(),
+            ChangeWishes(*self.wishes(), patience=patience),
+            RestartIt(other, patience),
+            RestartIt(owner, patience),
+        )
+
+    def wishes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        chosen = self.rng.sample(self.names, min(len(self.names), self.rng.choice((1, 1, 2, 4))))
+        enabled = tuple(name for name in chosen if self.maybe(0.5))
+        return enabled, tuple(name for name in chosen if name not in enabled)
+
+    def read_resource(self) -> Call | None:
+        owner = self.any_module()
+        lifespans = self.plans[owner].lifespans
+        return ReadResource(owner, self.rng.choice(lifespans).name) if lifespans else None
+
+    def added_modules(self) -> AddModules:
+        owner = self.any_module() if self.maybe(0.4) else None
+        fresh: list[str] = []
+        plans: list[ModulePlan] = []
+        for _ in range(self.rng.choice((1, 1, 2))):
+            name = f"a{self.functions}"
+            known = [*self.names, *fresh]
+            depends_on = tuple(self.rng.sample(known, min(len(known), self.rng.choice((0, 1, 2)))))
+            plans.append(self.module(name, tuple(x for x in depends_on if x != owner), ()))
+            fresh.append(name)
+        return AddModules(tuple(plans), owner, self.rng.choice((1.0, 1000.0, 1000.0)))
+
+    def work_call(self) -> Call:
+        """Something that gives work to a module, from outside of it."""
+        rng, module = self.rng, self.any_module()
+        patience = rng.choice((0.5, 2.0, 1000.0))
+        stop_timeout = self.plans[module].stop_timeout or 8.0
+        calls: tuple[Call, ...] = (
+            StartWorker(
+                module,
+                self.passing("work", WORKER_TROUBLE),
+                grace=self.grace(stop_timeout),
+                cancel_after=rng.choice((None, 0.0, 1.0, 3.0)),
+            ),
+            StartWorker(module, self.passing("work", WORKER_TROUBLE)),
+            RunWorker(module, self.passing("run", TASK_TROUBLE), patience),
+            CallGuarded(module, self.passing("guarded", WORKER_TROUBLE), patience),
+            StartTask(module, self.passing("task", TASK_TROUBLE)),
+            StartService(
+                module,
+                self.service(module, stop_timeout, declared=False),
+                cancel_after=rng.choice((None, None, 2.0)),
+            ),
+            AwaitOnline(module, patience),
+        )
+        return self.read_resource() or rng.choice(calls) if self.maybe(0.15) else rng.choice(calls)
+
+    def change_call(self) -> Call:
+        """Something that changes which modules run."""
+        patience = self.rng.choice((0.0, 0.5, 1000.0, 1000.0))
+        kind = self.rng.random()
+        if kind < 0.5:
+            return ChangeWishes(*self.wishes(), manage=self.maybe(0.85), patience=patience)
+        if kind < 0.7:
+            return RestartIt(self.any_module(), patience)
+        if kind < 0.85:
+            return self.added_modules()
+        return RemoveIt(self.any_module(), patience)
+
+    def body_call(self) -> Call:
+        kind = self.rng.random()
+        if self.trouble and kind < 0.08:
+            return CancelNursery(self.any_module())
+        if kind < 0.55:
+            return self.work_call()
+        return self.change_call()
+
+    def outside_call(self) -> Call:
+        kind = self.rng.random()
+        if kind < 0.25:
+            return RequestShutdown()
+        if kind < 0.35:
+            return AwaitShutdown(self.rng.choice((1.0, 1000.0)))
+        if kind < 0.6:
+            return CancelBlock()
+        call = self.change_call()
+        # A control exception in the task of somebody outside the block has two owners.
+        return call if not isinstance(call, RunWorker | CallGuarded) else RequestShutdown()
+
+    def timed(self, call: Call) -> TimedCall:
+        return self.rng.choice(MOMENTS), call
+
+
+def _graph(maker: Maker, size: int) -> list[ModulePlan]:
+    """Modules with edges to earlier ones, in a random order of registration."""
+    rng = maker.rng
+    maker.names = [f"m{number}" for number in range(size)]
+    density = rng.choice((0.0, 0.5, 1.0, 2.0))
+    plans = []
+    for number, name in enumerate(maker.names):
+        earlier = maker.names[:number]
+        count = min(len(earlier), int(rng.expovariate(1.0) * density + 0.5))
+        chosen = rng.sample(earlier, count)
+        soft = [other for other in chosen if maker.maybe(0.25)]
+        hard = [other for other in chosen if other not in soft]
+        plans.append(maker.module(name, tuple(hard), tuple(soft)))
+    rng.shuffle(plans)
+    return plans
+
+
+def _body(maker: Maker) -> Func:
+    rng = maker.rng
+    ending: Ending = "return"
+    if maker.maybe(0.1):
+        ending = rng.choice(("raise", "raise", "group", "interrupt", "exit", "mixed-group"))
+    if maker.maybe(0.05):
+        ending = "forever"
+    # Nobody would cancel a body that goes on for ever after it has awaited the shutdown.
+    call = AwaitShutdown() if ending != "forever" and maker.maybe(0.07) else None
+    stubborn = rng.choice((0.0, 0.0, 0.0, 0.5, 3.0, 12.0)) if maker.maybe(0.3) else 0.0
+    act = Act(rng.choice((0.0, 1.0, 3.0, 5.0, 10.0)), ending, stubborn, maker.maybe(0.05), call)
+    return Func("body", (act,))
+
+
+def generate(seed: int) -> ServicePlan:
+    """Make up the service that *seed* stands for."""
+    rng = random.Random(f"service {seed}")
+    maker = Maker(rng)
+    size = rng.choice(SIZES)
+    maker.trouble = min(0.3, rng.choice(TROUBLES) / (size * FUNCTIONS_PER_MODULE))
+    maker.managed = maker.maybe(0.4)
+    modules = _graph(maker, size)
+    body = _body(maker)
+    body_calls = [maker.timed(maker.body_call()) for _ in maker.repeat(3, 2, 2, 2, 1, 1, 1, 1)]
+    outside = [maker.timed(maker.outside_call()) for _ in maker.repeat(6, 3, 1)]
+    if body.acts[0].ending == "forever":
+        outside.append((rng.choice(MOMENTS) + 3.0, RequestShutdown()))
+    return ServicePlan(
+        seed=seed,
+        modules=tuple(modules),
+        body=body,
+        body_calls=tuple(body_calls),
+        outside_calls=tuple(outside),
+        prep=maker.lifecycle("app-prep", PREP_TROUBLE) if maker.maybe(0.15) else None,
+        command=maker.lifecycle("command", PREP_TROUBLE) if maker.maybe(0.03) else None,
+        managed=maker.managed,
+        max_concurrent_restarts=rng.choice((100, 100, 1, 2)),
+        restart_settle=rng.choice((0.1, 0.1, 1.0, 0.0)),
+        rounds=2 if maker.maybe(0.15) else 1,
+    )
