@@ -201,6 +201,24 @@ def test_the_readme_begins_with_an_example() -> None:
     assert second.text.startswith("$ trio-modules run clock.py:app\n")
 
 
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """every file that the README links to is there."""
+    links = re.findall(r"\]\(([\w./-]+\.\w+)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_the_whole_check_begins_with_the_command_of_the_readme() -> None:
+    """the command for the tests in the README is the one that the whole check runs."""
+    commands = [block.text for block in blocks_of((ROOT / "README.md").read_text())]
+    assert [text for text in commands if "nox -s tests" in text and text in check_script()]
+
+
+def check_script() -> str:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    return "".join(f"{line.strip()}\n" for line in lines)
+
+
 def test_an_example_with_a_wrong_output_fails(tmp_path: Path) -> None:
     """an example that prints something else than the page shows is found."""
     page = "```python\nprint(1)\n```\n\n```text\n2\n```\n"

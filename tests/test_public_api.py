@@ -227,6 +227,15 @@ def test_importing_loads_only_the_core() -> None:
     assert [name for name in modules_loaded_by_importing() if name.startswith(outside)] == []
 
 
+def test_the_reference_has_every_public_name() -> None:
+    """the reference in the documentation describes the whole face."""
+    reference = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+    described = set(
+        re.findall(r"^\.\. auto(?:class|exception|function):: (\w+)", reference, re.MULTILINE)
+    )
+    assert described >= FACE
+
+
 def test_types_reach_the_users() -> None:
     """the package ships the marker that makes type checkers read it."""
     assert (PACKAGE / "py.typed").is_file()

@@ -129,7 +129,6 @@ def handled() -> ModuleError:
     return ModuleError(message="handled", severity="error", exception=ValueError("no"))
 
 
-
 @pytest.mark.parametrize(
     "error",
     [

@@ -569,7 +569,7 @@ async def test_a_stop_during_the_backoff(autojump_clock: MockClock) -> None:
     async with app:
         handle = m.start_service_worker(script.run, backoff=100, grace_period=20)
         await trio.sleep(1)
-        assert handle.state == "backoff"
+        assert list(m.failures) == ["run:restarting"]
         await switch_off(app, m)
         assert trio.current_time() == 1
         assert handle.state == "ended"
@@ -931,11 +931,11 @@ async def test_the_period_slides(autojump_clock: MockClock) -> None:
 async def test_no_budget_is_no_limit(autojump_clock: MockClock) -> None:
     """without max_restarts a service worker is restarted for ever."""
     m = Module("m")
-    script = Script(*failing(2000))
+    script = Script(*failing(500))
     async with App(m, restart_settle=0):
         handle = m.start_service_worker(script.run, backoff=0)
         await trio.sleep(1)
-        assert handle.restarts == 2000
+        assert handle.restarts == 500
         assert m.online
 
 

@@ -853,7 +853,8 @@ async def test_run_worker_raises_to_its_caller(autojump_clock: MockClock) -> Non
 
     assert await reports_of(app, body) == []
     assert app.last_error is None
-    (note,) = error.__notes__
+    notes: list[str] = getattr(error, "__notes__", [])
+    (note,) = notes
     assert "'m'" in note
     assert "'job'" in note
 

@@ -37,8 +37,8 @@ class Startable(Protocol):
     left. All others are synchronous: they only say what `live` should do next.
     """
 
-    async def live(self) -> Ending:
-        """Run from STARTING to the moment before OFFLINE; never raises."""
+    async def live(self) -> None:
+        """Run from STARTING to the moment before OFFLINE, and say so; never raises."""
 
     def begin_stop(self, reason: str) -> None:
         """It is its turn to stop."""

@@ -167,11 +167,11 @@ class App:
         return module
 
     def _check_new(self, modules: list[ModuleT] | list[Module]) -> None:
-        names = set(self._modules)
+        names: set[str] = set()
         for module in modules:
             if not isinstance(module, Module):
                 raise TypeError(f"modules must be instances of Module, got {module!r}")
-            if module.name in names:
+            if module.name in names or module.name in self._modules:
                 raise GraphError(f"there is a module of the name {module.name!r} already", (module.name,))
             names.add(module.name)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from typing import Literal
 
 import attrs
@@ -124,7 +123,7 @@ class RestartTracker:
     def __init__(self, policy: Restart) -> None:
         self.policy = policy
         self.failures = 0
-        self._restarts: deque[float] = deque()
+        self._restarts: list[float] = []
 
     @property
     def crashes(self) -> int:
@@ -150,7 +149,7 @@ class RestartTracker:
         restarts = self._restarts
         restarts.append(now)
         while restarts[0] + self.policy.within < now:
-            restarts.popleft()
+            restarts.pop(0)
         return len(restarts) <= limit
 
     def renew(self) -> None:

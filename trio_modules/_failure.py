@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import attrs
 
-__all__ = ["NO_FAILURE", "FailureLevel", "FailureLog", "FailureStatus", "worst_of"]
+__all__ = ["NO_FAILURE", "FailureLevel", "FailureLog", "FailureStatus"]
 
 
 class FailureLevel(enum.IntEnum):
@@ -42,25 +42,18 @@ class FailureStatus:
 NO_FAILURE = FailureStatus()
 
 
-def worst_of(failures: Mapping[str, FailureStatus]) -> FailureStatus:
-    """The most severe one, the newest among equals; `NO_FAILURE` when there is none."""
-    worst = NO_FAILURE
-    for failure in failures.values():
-        if failure.level >= worst.level:
-            worst = failure
-    return worst
-
-
 class FailureLog:
     """The failures that one module has now, one per id, in the order in which they were set.
 
     *changed* is called with the worst failure before and after whenever something changed.
     """
 
-    __slots__ = ("_by_id", "_changed", "_view")
+    __slots__ = ("_by_id", "_by_level", "_changed", "_view")
 
     def __init__(self, changed: Callable[[FailureStatus, FailureStatus], None]) -> None:
         self._by_id: dict[str, FailureStatus] = {}
+        # The worst is asked for at every change, and a shared outage makes thousands of failures.
+        self._by_level: dict[FailureLevel, dict[str, FailureStatus]] = {}
         self._view = MappingProxyType(self._by_id)
         self._changed = changed
 
@@ -70,24 +63,34 @@ class FailureLog:
 
     @property
     def worst(self) -> FailureStatus:
-        return worst_of(self._by_id)
+        for level in (FailureLevel.ERROR, FailureLevel.WARNING, FailureLevel.HINT):
+            failures = self._by_level.get(level)
+            if failures:
+                return next(reversed(failures.values()))
+        return NO_FAILURE
 
     def set(self, failure: FailureStatus) -> FailureStatus:
         before = self.worst
-        known = self._by_id.pop(failure.id, None)
+        known = self._remove(failure.id)
         if known is not None and known.level == failure.level:
             failure = attrs.evolve(failure, since=known.since)
         self._by_id[failure.id] = failure
+        self._by_level.setdefault(failure.level, {})[failure.id] = failure
         self._changed(before, self.worst)
         return failure
 
     def resolve(self, failure_id: str) -> bool:
-        if failure_id not in self._by_id:
-            return False
         before = self.worst
-        del self._by_id[failure_id]
+        if self._remove(failure_id) is None:
+            return False
         self._changed(before, self.worst)
         return True
+
+    def _remove(self, failure_id: str) -> FailureStatus | None:
+        failure = self._by_id.pop(failure_id, None)
+        if failure is not None:
+            del self._by_level[failure.level][failure_id]
+        return failure
 
     def resolve_all(self, keep: str | None = None) -> None:
         for failure_id in [known for known in self._by_id if known != keep]:

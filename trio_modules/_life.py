@@ -32,6 +32,8 @@ __all__ = ["Life", "LivingModule"]
 
 AsyncFn = Callable[[], Awaitable[object]]
 
+_WELL = Ending()
+
 
 class LivingModule(HasMainTask, Protocol):
     """What a run has to know of the module whose run it is."""
@@ -46,6 +48,9 @@ class LivingModule(HasMainTask, Protocol):
     def stop_functions(self) -> Sequence[AsyncFn]: ...
     @property
     def services(self) -> dict[str, ServiceWorker] | None: ...
+
+    @property
+    def readiness_counts(self) -> bool: ...
 
     def begin_declared_work(self) -> list[ServiceWorker]: ...
     def came_online(self) -> None: ...
@@ -123,18 +128,21 @@ class Life:
 
     # ------------------------------------------------------------ the run
 
-    async def live(self) -> Ending:
+    async def live(self) -> None:
         """The whole run; see the head of this file."""
         module = self._module
         owner_var.set(module)
         self.main_task = trio.lowlevel.current_task()
-        if not self._turn:
-            if module.resources:
-                await self._live_in_lifespans(module.resources)
-            else:
-                await self._work_and_stop()
+        if self._turn:
+            pass  # told to stop before the first step
+        elif module.resources:
+            await self._live_in_lifespans(module.resources)
+        else:
+            await self._work()
+            if self._completed and module.stop_functions or not self._turn:
+                await self._finish()
         self.main_task = None
-        return self._ending()
+        self._supervisor.ended(self.unit, self._ending())
 
     async def _live_in_lifespans(self, resources: Sequence[Resource[object]]) -> None:
         self._entry_scope = trio.CancelScope()
@@ -143,7 +151,8 @@ class Life:
         with self._entry_scope, self._exit_scope:
             entered: list[Resource[object]] = []
             if await self._enter(resources, entered):
-                await self._work_and_stop()
+                await self._work()
+                await self._finish()
             self._exit_scope.shield = True
             if self._expired:
                 self._exit_scope.cancel(reason=self._late_reason)
@@ -168,8 +177,41 @@ class Life:
             finally:
                 self.function_runs = False
 
-    async def _work_and_stop(self) -> None:
-        await self._work()
+    async def _work(self) -> None:
+        """The life of the nursery. An idle module waits in here, so this frame is all it has."""
+        workers = self._module.workers
+        try:
+            async with trio.open_nursery() as nursery:
+                workers.nursery = nursery
+                workers.open = True
+                if self._has_to_wait_for_start and not await self._start():
+                    await self._wind_up()
+                else:
+                    self._come_online()
+                    self._parked = self.main_task
+                    try:
+                        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+                    except trio.Cancelled:
+                        self._fell()
+                        raise
+                    if workers.busy:
+                        await self._wind_up()
+        except BaseException as exc:
+            self._escaped(exc)
+        workers.nursery = None
+        if workers.guests:
+            await workers.guests_left()
+
+    async def _wind_up(self) -> None:
+        """Cancel what still works, those with a grace period when that is over."""
+        workers = self._module.workers
+        self._stop_services()
+        workers.cancel(self._reason, with_grace=not (self._crashed or self._expired))
+        if workers.guests:
+            await workers.guests_left()
+
+    async def _finish(self) -> None:
+        """The nursery is closed: the stop functions, when those that depend on the module are down."""
         if self._late:  # the work outlasted its time: what follows has as much once more
             self._timers.after(self._late, self._expire)
         if not self._turn:  # a crash: those that depend on it go first
@@ -178,61 +220,49 @@ class Life:
         if self._completed:
             await self._run_stop_functions()
 
-    async def _work(self) -> None:
-        workers = self._module.workers
-        try:
-            async with trio.open_nursery() as nursery:
-                workers.nursery = nursery
-                try:
-                    await self._be_up()
-                finally:
-                    if workers.guests:
-                        await workers.guests_left()
-        except BaseException as exc:
-            self._escaped(exc)
-        workers.nursery = None
-
-    async def _be_up(self) -> None:
-        """Start, wait until it is over, cancel what still works."""
-        if await self._start():
-            self._disarm_start()
-            self._supervisor.online(self.unit)
-            self._module.came_online()
-            await self._park_online()
-        workers = self._module.workers
-        if workers.busy:
-            self._stop_services()
-            reason = self._reason
-            workers.cancel(reason, with_grace=not (self._crashed or self._expired))
-
-    async def _park_online(self) -> None:
-        try:
-            await self._park()
-        except trio.Cancelled:
-            if not self._turn and not self._crashed:
-                self._fall("its nursery or a lifespan of it was cancelled")
-            raise
-
     # ------------------------------------------------------------ starting
+
+    @property
+    def _has_to_wait_for_start(self) -> bool:
+        module = self._module
+        return bool(module.start_functions) or module.readiness_counts
 
     async def _start(self) -> bool:
         """Start functions and declared workers; whether the module is to be ONLINE now."""
-        module = self._module
-        module.workers.open = True
-        for fn in module.start_functions:
+        for fn in self._module.start_functions:
             self._arm_start()
             if self._turn or not await self._call(fn):
                 return False
         self._completed = True
         if self._turn:
             return False
-        holding = module.begin_declared_work()
-        if holding:
-            self._holding = {worker for worker in holding if worker.holds_back}
+        self._begin_declared_work()
         while self._holding and not self._over:
             self._arm_start()
-            await self._park()
+            await self._park_starting()
         return not self._over
+
+    async def _park_starting(self) -> None:
+        try:
+            await self._park()
+        except trio.Cancelled:
+            if not self._over:
+                self._fail(None)
+            raise
+
+    def _begin_declared_work(self) -> None:
+        holding = self._module.begin_declared_work()
+        if holding:
+            self._holding = {worker for worker in holding if worker.holds_back}
+
+    def _come_online(self) -> None:
+        """The last step of the start."""
+        if not self._completed:  # there was nothing to wait for
+            self._completed = True
+            self._begin_declared_work()
+        self._disarm_start()
+        self._supervisor.online(self.unit)
+        self._module.came_online()
 
     @property
     def _over(self) -> bool:
@@ -309,6 +339,11 @@ class Life:
             return False
         self._keep(exc)
         return True
+
+    def _fell(self) -> None:
+        """The scope that the module's own task waits in was cancelled: by itself, or by a crash."""
+        if not self._turn and not self._crashed:
+            self._fall("its nursery or a lifespan of it was cancelled")
 
     def _fall(self, why: str) -> None:
         self._crashed = True
@@ -444,6 +479,8 @@ class Life:
         self._failures.append(failure)
 
     def _ending(self) -> Ending:
+        if not (self._failed or self._crashed or self._failures):
+            return _WELL
         start_error = None
         if self._failed:
             timeout = self.start_timeout if self._timed_out else None

@@ -31,6 +31,9 @@ DEAD, PREPARING, OFFLINE, STOPPING, STARTING, ONLINE = sorted(ModuleStatus)
 #: With no time left everything is cancelled at once; whoever answers at once isn't left behind.
 _NO_TIME = 0.01
 
+#: What units have for a list of neighbours while it is empty; never changed.
+_NOBODY: list[Unit] = []
+
 #: Only a wish can end these.
 _FINAL = ("gave-up", "failed")
 
@@ -105,10 +108,10 @@ class Unit:
         self.part = part
         self.tracker = RestartTracker(restart)
         self.stop_timeout = stop_timeout
-        self.needs: list[Unit] = []
-        self.wants: list[Unit] = []
-        self.needed_by: list[Unit] = []
-        self.wanted_by: list[Unit] = []
+        self.needs: list[Unit] = _NOBODY
+        self.wants: list[Unit] = _NOBODY
+        self.needed_by: list[Unit] = _NOBODY
+        self.wanted_by: list[Unit] = _NOBODY
         self.owned: list[Unit] | None = None
         self.status = DEAD
         self.wanted = self.bounce = False
@@ -197,14 +200,14 @@ class Supervisor:
     def attach(self, unit: Unit, needs: Iterable[str], wants: Iterable[str]) -> None:
         """Take in a unit whose dependencies are here already."""
         self.units[unit.name] = unit
-        for other in map(self.units.__getitem__, needs):
-            unit.needs.append(other)
-            other.needed_by.append(unit)
+        unit.needs = [self.units[name] for name in needs] or _NOBODY
+        unit.wants = [self.units[name] for name in wants] or _NOBODY
+        for other in unit.needs:
+            other.needed_by = _with(other.needed_by, unit)
             unit.missing += not other.up
             unit.out_needs += other.out
-        for other in map(self.units.__getitem__, wants):
-            unit.wants.append(other)
-            other.wanted_by.append(unit)
+        for other in unit.wants:
+            other.wanted_by = _with(other.wanted_by, unit)
             unit.missing += other.rising
 
     def detach(self, unit: Unit) -> None:
@@ -439,10 +442,7 @@ class Supervisor:
             unit.restarts += 1
         self.set_status(unit, STARTING)
         nursery = self._nursery
-        self._context.run(lambda: nursery.start_soon(self._live, unit, name=unit.name))
-
-    async def _live(self, unit: Unit) -> None:
-        self._ended(unit, await unit.part.live())
+        self._context.run(lambda: nursery.start_soon(unit.part.live, name=unit.name))
 
     def _stop(self, unit: Unit) -> None:
         unit.turn = True
@@ -468,7 +468,7 @@ class Supervisor:
         self._refresh(unit)
         self._settle(unit, error)
 
-    def _ended(self, unit: Unit, ending: Ending) -> None:
+    def ended(self, unit: Unit, ending: Ending) -> None:
         """The unit's task is over; what comes next is settled before its status says so."""
         if unit.stop_timer is not None:
             unit.stop_timer.cancel()
@@ -633,6 +633,13 @@ class Supervisor:
                 todo.append(other)
             if each is not unit:
                 self._settle(each)
+
+
+def _with(units: list[Unit], unit: Unit) -> list[Unit]:
+    if units is _NOBODY:
+        return [unit]
+    units.append(unit)
+    return units
 
 
 def _is_stuck(unit: Unit) -> bool:

@@ -303,7 +303,7 @@ class Module:
             TypeError: if it isn't async or can't take *args*.
             RuntimeError: while the module runs.
         """
-        return self._lifecycle("on_prep", self._part.prep_functions, async_fn, args)
+        return self._lifecycle("on_prep", async_fn, args)
 
     @overload
     def on_start(self, async_fn: FnT, *args: object) -> FnT: ...
@@ -320,7 +320,7 @@ class Module:
             TypeError: if it isn't async or can't take *args*.
             RuntimeError: while the module runs.
         """
-        return self._lifecycle("on_start", self._part.start_functions, async_fn, args)
+        return self._lifecycle("on_start", async_fn, args)
 
     @overload
     def on_stop(self, async_fn: FnT, *args: object) -> FnT: ...
@@ -337,17 +337,15 @@ class Module:
             TypeError: if it isn't async or can't take *args*.
             RuntimeError: while the module runs.
         """
-        return self._lifecycle("on_stop", self._part.stop_functions, async_fn, args)
+        return self._lifecycle("on_stop", async_fn, args)
 
-    def _lifecycle(
-        self, what: str, functions: list[AsyncFn], fn: AsyncFn | None, args: tuple[object, ...]
-    ) -> object:
+    def _lifecycle(self, what: str, fn: AsyncFn | None, args: tuple[object, ...]) -> object:
         if fn is None:
-            return functools.partial(self._lifecycle, what, functions, args=())
+            return functools.partial(self._lifecycle, what, args=())
         self._check_not_running(what)
         check_async(fn, what)
         check_call(fn, args, what)
-        functions.append(functools.partial(fn, *args) if args else fn)
+        self._part.add_function(what, functools.partial(fn, *args) if args else fn)
         return fn
 
     def _check_not_running(self, what: str) -> None:
@@ -387,7 +385,7 @@ class Module:
             return self.lifespan
         self._check_not_running("lifespan")
         resource = Resource(self._part, async_gen_fn, args)
-        self._part.resources.append(resource)
+        self._part.resources += (resource,)
         return resource
 
     # ------------------------------------------------------------ workers
@@ -606,8 +604,8 @@ class Module:
         grace_period: float,
     ) -> Declaration:
         check_async(async_fn, what)
-        keyword = "task_status" if takes_keyword(async_fn, "task_status") else None
-        check_call(async_fn, args, what, keyword)
+        task_status = takes_keyword(async_fn, "task_status")
+        check_call(async_fn, args, what, "task_status" if task_status else None)
         self._check_grace(grace_period)
         return Declaration(
             make=lambda: async_fn,
@@ -615,6 +613,7 @@ class Module:
             name=_label(name, async_fn),
             lasts="run" if what.startswith("start_") else self._part.lasts_now(),
             service=True,
+            task_status=task_status,
             restart=_policy(restart, backoff),
             restart_on_return=restart_on_return,
             grace_period=grace_period,

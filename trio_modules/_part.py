@@ -61,6 +61,7 @@ class Declaration:
     name: str
     lasts: Literal["always", "app", "run"]
     service: bool
+    task_status: bool = False
     restart: Restart = Restart()
     restart_on_return: bool = False
     grace_period: float = 0.0
@@ -101,11 +102,11 @@ class Part:
         self.host: Host | None = None
         self.workers = Workers(self)
         self.services: dict[str, ServiceWorker] | None = None
-        self.resources: list[Resource[object]] = []
-        self.prep_functions: list[AsyncFn] = []
-        self.start_functions: list[AsyncFn] = []
-        self.stop_functions: list[AsyncFn] = []
-        self.declared: list[Declaration] = []
+        self.resources: tuple[Resource[object], ...] = ()
+        self.prep_functions: tuple[AsyncFn, ...] = ()
+        self.start_functions: tuple[AsyncFn, ...] = ()
+        self.stop_functions: tuple[AsyncFn, ...] = ()
+        self.declared: tuple[Declaration, ...] = ()
         self.prep_task: trio.lowlevel.Task | None = None
         self.stop_timeout: float | None = None
         self._failures: FailureLog | None = None
@@ -157,6 +158,17 @@ class Part:
         own = [] if self.main_task is None else [self.main_task]
         return own + [guest.task for guest in self.workers.guests or ()]
 
+    # ------------------------------------------------------------ what it has declared
+
+    def add_function(self, what: str, fn: AsyncFn) -> None:
+        """Add a lifecycle function, *what* being ``on_prep``, ``on_start`` or ``on_stop``."""
+        if what == "on_prep":
+            self.prep_functions += (fn,)
+        elif what == "on_start":
+            self.start_functions += (fn,)
+        else:
+            self.stop_functions += (fn,)
+
     # ------------------------------------------------------------ a run of the app
 
     def attach(self, host: Host, unit: Unit, life: Life) -> None:
@@ -172,7 +184,7 @@ class Part:
     def detach(self) -> None:
         """The app's run is over; the unit stays, for its status."""
         self.host = None
-        self.declared = [each for each in self.declared if each.lasts == "always"]
+        self._keep_declared(("always",))
 
     @property
     def hosted(self) -> Host:
@@ -208,7 +220,7 @@ class Part:
     def run_ended(self) -> None:
         self._started = self._stopping = None
         self.workers.stop_began = None
-        self.declared = [each for each in self.declared if each.lasts != "run"]
+        self._keep_declared(("always", "app"))
         if self._failures is not None:
             self._failures.resolve_all(keep=f"{self.name}:stop-failed")
 
@@ -245,9 +257,13 @@ class Part:
 
     def declare(self, declaration: Declaration) -> None:
         """Take a declaration; when the module is up already its work begins at once."""
-        self.declared.append(declaration)
+        self.declared += (declaration,)
         if self.status is ModuleStatus.ONLINE and self.host is not None:
             self.host.context.run(self._begin, declaration)
+
+    def _keep_declared(self, lasting: tuple[str, ...]) -> None:
+        if self.declared:
+            self.declared = tuple(each for each in self.declared if each.lasts in lasting)
 
     def lasts_now(self) -> Literal["always", "app", "run"]:
         """For how long what is declared now is declared.
@@ -260,6 +276,11 @@ class Part:
         if self.status is ModuleStatus.STOPPING:
             raise ModuleOffline(self.name, self.status.name, "declare work")
         return "app" if self.status <= ModuleStatus.OFFLINE else "run"
+
+    @property
+    def readiness_counts(self) -> bool:
+        """Whether a declared worker has to say that it is ready before the module is ONLINE."""
+        return any(each.task_status for each in self.declared)
 
     def begin_declared_work(self) -> list[ServiceWorker]:
         """Begin all that is declared, and return those whose readiness holds ONLINE back."""
@@ -288,6 +309,7 @@ class Part:
             declaration.args,
             declaration.restart,
             declaration.restart_on_return,
+            declaration.task_status,
         )
         self.services[worker.name] = worker
         coro = worker.run()

@@ -19,7 +19,7 @@ from trio_modules._backoff import Restart, RestartTracker
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, take_apart
 from trio_modules._timers import Timers
-from trio_modules._util import check_async, check_call, check_count, check_seconds, shown, takes_keyword
+from trio_modules._util import check_async, check_call, check_count, check_seconds, shown
 from trio_modules._workers import WorkingModule, Workers
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ class ServiceWorker:
         args: tuple[object, ...],
         restart: Restart,
         restart_on_return: bool,
+        task_status: bool,
     ) -> None:
         self.name = name
         self.state: Literal["running", "backoff", "waiting", "ended", "gave-up"] = "running"
@@ -186,7 +187,7 @@ class ServiceWorker:
         self._args = args
         self._tracker = RestartTracker(restart)
         self._restart_on_return = restart_on_return
-        self._wants_status = takes_keyword(async_fn, "task_status")
+        self._wants_status = task_status
         self._ready = False
         self._began = self.since
         self._cancelled = ""

@@ -1,0 +1,844 @@
+"""Check what was seen of a service against the promises that hold for every service.
+
+Nothing here knows how the package works: a rule speaks of what user code saw begin and end, in
+which order, and of what the public statuses said at each step. Where a promise leaves room, the
+rule takes the side of the package.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import attrs
+import trio
+from trio_modules import (
+    ModuleCrashed,
+    ModuleStatus,
+    RestartModule,
+    ShutdownError,
+    StartError,
+)
+
+from services.generate import (
+    AddModules,
+    AwaitShutdown,
+    ModulePlan,
+    Service,
+    ServicePlan,
+)
+from services.record import BaseExceptionGroup, Made, Record, Run, parts
+
+DEAD, OFFLINE = ModuleStatus.DEAD, ModuleStatus.OFFLINE
+PREPARING, STARTING = ModuleStatus.PREPARING, ModuleStatus.STARTING
+STOPPING, ONLINE = ModuleStatus.STOPPING, ModuleStatus.ONLINE
+
+WORK = frozenset({"worker", "scoped", "service", "every", "run", "guarded", "task"})
+CHANGES = frozenset({"ChangeWishes", "RestartIt", "AddModules", "RemoveIt"})
+LEGAL = {
+    (DEAD, PREPARING),
+    (DEAD, OFFLINE),
+    (OFFLINE, PREPARING),
+    (PREPARING, OFFLINE),
+    (PREPARING, DEAD),
+    (OFFLINE, STARTING),
+    (STARTING, ONLINE),
+    (STARTING, STOPPING),
+    (STARTING, OFFLINE),
+    (ONLINE, STOPPING),
+    (STOPPING, OFFLINE),
+    (OFFLINE, DEAD),
+}
+# What only a fault in the package itself can raise here.
+INTERNAL = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    StopAsyncIteration,
+    TypeError,
+    UnboundLocalError,
+    trio.TrioInternalError,
+)
+EPSILON = 1e-6
+
+
+@attrs.define(eq=False)
+class Seen:
+    """What is known of one module at one point of the trace.
+
+    Attributes:
+        plan: its plan.
+        status: as last seen.
+        since: when it came to that status.
+        runs: how many runs it has begun.
+        was_online: whether this run has been online.
+        ever_online: whether any run was.
+        troubled: whether something in this run may make it crash.
+        must_leave: when something happened after which it can't stay online, else None.
+        open: the executions that have begun and not ended, with role and function.
+        started: the start functions of this run that returned.
+        stopped: the stop functions of this run that began.
+        spans: the lifespans of this run that are entered and not left.
+        leaving: whether a stop function or the end of a lifespan has begun in this run.
+    """
+
+    plan: ModulePlan
+    status: ModuleStatus = DEAD
+    since: float = 0.0
+    runs: int = 0
+    was_online: bool = False
+    ever_online: bool = False
+    troubled: bool = False
+    must_leave: float | None = None
+    open: dict[int, tuple[str, str]] = attrs.field(factory=dict)
+    started: list[str] = attrs.field(factory=list)
+    stopped: list[str] = attrs.field(factory=list)
+    spans: list[str] = attrs.field(factory=list)
+    leaving: bool = False
+
+    def new_run(self) -> None:
+        self.runs += 1
+        self.was_online = self.troubled = self.leaving = False
+        self.must_leave = None
+        self.started, self.stopped, self.spans = [], [], []
+
+    def busy(self, roles: Iterable[str]) -> list[str]:
+        wanted = frozenset(roles)
+        return [text for role, text in self.open.values() if role in wanted]
+
+    @property
+    def declared(self) -> set[str]:
+        plan = self.plan
+        funcs = [worker.func for worker in (*plan.workers, *plan.services, *plan.periodics)]
+        return {func.name for func in funcs}
+
+
+def function_of(text: str) -> str:
+    """Return the name of the function that an execution was of."""
+    return text.partition("@")[0]
+
+
+class TraceChecker:
+    """Walks through a trace and collects what is against the rules."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.plan = run.plan
+        self.errors: list[str] = []
+        self.seen = {plan.name: Seen(plan) for plan in self.plan.all_modules}
+        self.hard = self.plan.hard_dependencies()
+        self.dependents: dict[str, list[str]] = defaultdict(list)
+        self.soft_dependents: dict[str, list[str]] = defaultdict(list)
+        for name, others in self.hard.items():
+            for other in others:
+                self.dependents[other].append(name)
+            for other in self.seen[name].plan.wants:
+                self.soft_dependents[other].append(name)
+        self.shutdown_at: float | None = None
+        self.body_open = False
+        self.body_seen = False
+        self.left = False
+        self.changed = False
+        self.control = False
+        self.trouble = False
+        self.calls: dict[int, tuple[Record, ModuleStatus, int]] = {}
+        self.open_changes: set[int] = set()
+        self.waiting: dict[int, tuple[str, float | None]] = {}
+        self.now = 0.0
+        self.record: Record | None = None
+
+    def fail(self, text: str) -> None:
+        self.errors.append(f"{text}\n      at {self.record}")
+
+    def check(self) -> list[str]:
+        handlers = {
+            "status": self.on_status,
+            "shutdown": self.on_shutdown,
+            "begin": self.on_begin,
+            "end": self.on_end,
+            "call": self.on_call,
+            "return": self.on_return,
+            "made": self.on_made,
+            "block": self.on_block,
+            "settled": self.on_settled,
+            "wrong": self.on_wrong,
+        }
+        for record in self.run.records:
+            self.record = record
+            self.now = record.time
+            self.check_left_online()
+            handlers[record.kind](record)
+        return self.errors
+
+    def on_wrong(self, record: Record) -> None:
+        self.fail(record.text)
+
+    # ------------------------------------------------------------ statuses
+
+    def on_status(self, record: Record) -> None:
+        if self.left:
+            self.fail("a status changed after the block")
+        for name, _, after in record.moves:
+            module = self.seen[name]
+            module.status, module.since = after, self.now
+        for name, before, after in record.moves:
+            self.check_move(self.seen[name], before, after)
+        for name, _, _ in record.moves:
+            self.check_online(name)
+
+    def check_move(self, module: Seen, before: ModuleStatus, after: ModuleStatus) -> None:
+        if before > OFFLINE and (after <= OFFLINE or after is STARTING):
+            self.check_end_of_run(module)
+        if after is STARTING or (after is ONLINE and before is not STARTING):
+            self.check_start_of_run(module)
+            module.new_run()
+        if after is ONLINE:
+            module.was_online = module.ever_online = True
+            self.now_online(module.plan.name)
+        if after is STOPPING:
+            self.check_turn(module)
+
+    def now_online(self, name: str) -> None:
+        for token, (awaited, since) in self.waiting.items():
+            if awaited == name and since is None:
+                self.waiting[token] = (name, self.now)
+
+    def check_online(self, name: str) -> None:
+        """A module is online only while all that it depends on is online."""
+        for upper, lower in self.edges_of(name):
+            if self.seen[upper].status is ONLINE and self.seen[lower].status is not ONLINE:
+                status = self.seen[lower].status.name
+                self.fail(f"{upper} is ONLINE while {lower}, which it depends on, is {status}")
+
+    def edges_of(self, name: str) -> Iterator[tuple[str, str]]:
+        yield from ((name, lower) for lower in self.hard[name])
+        yield from ((upper, name) for upper in self.dependents[name])
+
+    def check_start_of_run(self, module: Seen) -> None:
+        """A run begins when all dependencies are online and nothing of the last one is left."""
+        name = module.plan.name
+        for lower in self.hard[name]:
+            if self.seen[lower].status is not ONLINE:
+                self.fail(f"{name} starts while {lower} is {self.seen[lower].status.name}")
+        if module.open:
+            self.fail(f"a run of {name} begins while this of the last one goes on: {module.open}")
+        if self.plan.managed or self.body_seen or module.runs:
+            return
+        for lower in module.plan.wants:
+            other = self.seen[lower]
+            if not other.ever_online and (other.runs == 0 or other.status > OFFLINE):
+                self.fail(f"{name} starts before {lower}, which it wants, was started")
+
+    def check_end_of_run(self, module: Seen) -> None:
+        """Offline means that nothing of the module runs and all of it was stopped."""
+        name, plan = module.plan.name, module.plan
+        if module.open:
+            self.fail(f"{name} is offline while this goes on: {list(module.open.values())}")
+        if module.spans:
+            self.fail(f"{name} is offline, and these lifespans were not left: {module.spans}")
+        expected = [func.name for func in reversed(plan.stop)]
+        completed = module.was_online or len(module.started) == len(plan.start) > 0
+        if completed and module.stopped != expected:
+            self.fail(f"the stop functions of {name} ran as {module.stopped}, not as {expected}")
+        if plan.start and not completed and module.stopped:
+            self.fail(f"{module.stopped} of {name} ran though its start functions did not all")
+
+    def check_turn(self, module: Seen) -> None:
+        """A module stops when all that depend on it are offline, unless something crashed."""
+        name = module.plan.name
+        running = [other for other in self.dependents[name] if not self.is_over(other)]
+        if running and not self.has_crashed(name):
+            self.fail(f"{name} stops while {running} depend on it and run")
+        if self.body_open and self.shutdown_at is not None and self.body_is_waited_for():
+            if not self.has_crashed(name) and not module.troubled:
+                self.fail(f"{name} stops for the shutdown while the body still runs")
+
+    def body_is_waited_for(self) -> bool:
+        assert self.shutdown_at is not None
+        acts = self.plan.body.acts
+        own = any(isinstance(act.call, AwaitShutdown) for act in acts)
+        in_time = self.now < self.shutdown_at + self.plan.stop_timeout - EPSILON
+        return in_time and not (own or self.changed or self.control)
+
+    def is_over(self, name: str) -> bool:
+        """Whether a module is offline, or a leftover that is treated as such."""
+        module = self.seen[name]
+        if module.status <= OFFLINE:
+            return True
+        timeout = module.plan.stop_timeout
+        if timeout is None:
+            timeout = self.plan.stop_timeout
+        overdue = self.now >= module.since + timeout - EPSILON
+        return module.status is STOPPING and (overdue or self.control)
+
+    def has_crashed(self, name: str) -> bool:
+        """Whether something in a module, or in what it depends on, may have crashed it."""
+        todo, known = [name], {name}
+        while todo:
+            found = self.seen[todo.pop()]
+            if found.troubled and found.status is not ONLINE:
+                return True
+            fresh = [other for other in self.hard[found.plan.name] if other not in known]
+            known.update(fresh)
+            todo += fresh
+        return False
+
+    def check_left_online(self) -> None:
+        """What can't go on doesn't stay online while time goes by."""
+        for name, module in self.seen.items():
+            since = module.must_leave
+            if since is None:
+                continue
+            if module.status is not ONLINE:
+                module.must_leave = None
+            elif self.now > since + EPSILON:
+                module.must_leave = None
+                self.fail(f"{name} is still ONLINE though it crashed at {since}")
+
+    # ------------------------------------------------------------ functions
+
+    def on_begin(self, record: Record) -> None:
+        if self.left:
+            self.fail("something began after the block")
+        if not record.module:
+            return
+        module = self.seen[record.module]
+        name = function_of(record.text)
+        if record.what in WORK:
+            self.check_work(module, record.what, name)
+        elif record.what in ("enter", "start"):
+            self.check_starting(module, record.what, name)
+        elif record.what == "stop":
+            self.check_stop(module, name)
+        elif record.what == "exit":
+            self.check_exit(module, name)
+        elif record.what == "span":
+            module.spans.append(record.text)
+        elif record.what == "prep":
+            self.check_prep(module)
+        module.open[record.token] = (record.what, record.text)
+
+    def check_prep(self, module: Seen) -> None:
+        if module.status is not PREPARING:
+            self.fail(f"prep of {module.plan.name} begins while it is {module.status.name}")
+        if module.open:
+            self.fail(f"prep of {module.plan.name} begins while this goes on: {module.open}")
+
+    def check_work(self, module: Seen, role: str, function: str) -> None:
+        """Work begins only in a run, and before its stop functions."""
+        name = module.plan.name
+        if module.status < STOPPING:
+            self.fail(f"work of {name} begins while it is {module.status.name}")
+        if module.leaving:
+            self.fail(f"work of {name} begins after its stop functions")
+        if function in module.declared and len(module.started) < len(module.plan.start):
+            self.fail(f"declared work of {name} begins before its start functions returned")
+        if role == "service" and function in map(function_of, module.busy(("service",))):
+            self.fail(f"two executions of the service worker {function} of {name} overlap")
+
+    def check_starting(self, module: Seen, role: str, function: str) -> None:
+        """Lifespans, then start functions, each in order, in a module that is starting."""
+        name, plan = module.plan.name, module.plan
+        if module.status is not STARTING:
+            self.fail(f"{function} of {name} begins while it is {module.status.name}")
+        for lower in self.hard[name]:
+            if self.seen[lower].status is not ONLINE:
+                self.fail(f"{function} of {name} begins while {lower} is not online")
+        if role == "enter":
+            expected = plan.lifespans[len(module.spans)].enter.name
+        else:
+            expected = plan.start[len(module.started)].name
+            if len(module.spans) != len(plan.lifespans):
+                self.fail(f"{function} of {name} begins before its lifespans were entered")
+        if function != expected:
+            self.fail(f"{function} of {name} begins where {expected} should")
+
+    def check_stop(self, module: Seen, function: str) -> None:
+        """Stop functions begin when all work has ended and all dependents are offline."""
+        name = module.plan.name
+        self.check_leave(module, function, (*WORK, "start", "enter", "stop", "exit"))
+        if function in module.stopped:
+            self.fail(f"the stop function {function} of {name} begins twice in one run")
+        module.stopped.append(function)
+
+    def check_exit(self, module: Seen, function: str) -> None:
+        """Lifespans are left in reverse order, after the stop functions."""
+        name = module.plan.name
+        self.check_leave(module, function, (*WORK, "start", "enter", "stop", "exit"))
+        by_function = {span.exit.name: span.name for span in module.plan.lifespans}
+        if module.spans[-1:] != [by_function[function]]:
+            self.fail(f"{function} of {name} begins, and these lifespans are open: {module.spans}")
+
+    def check_leave(self, module: Seen, function: str, roles: tuple[str, ...]) -> None:
+        name = module.plan.name
+        module.leaving = True
+        if module.status is not STOPPING:
+            self.fail(f"{function} of {name} begins while it is {module.status.name}")
+        busy = module.busy(roles)
+        if busy:
+            self.fail(f"{function} of {name} begins while this goes on: {busy}")
+        running = [other for other in self.dependents[name] if not self.is_over(other)]
+        if running:
+            self.fail(f"{function} of {name} begins while {running} depend on it and run")
+        if self.shutdown_at is None or module.since < self.shutdown_at or module.troubled:
+            return
+        wanting = [other for other in self.soft_dependents[name] if not self.is_over(other)]
+        if wanting:
+            self.fail(f"{function} of {name} begins at shutdown while {wanting} want it and run")
+
+    def on_end(self, record: Record) -> None:
+        if self.left:
+            self.fail("something ended after the block")
+        if not record.module:
+            return
+        module = self.seen[record.module]
+        role, text = module.open.pop(record.token)
+        function = function_of(text)
+        raised = record.text.startswith("raised")
+        if role == "start" and record.text == "returned":
+            module.started.append(function)
+        if role == "span":
+            module.spans.remove(text)
+        if record.text == "cancelled":
+            self.check_cancelled(module, role, function)
+        if raised and role in (*WORK, "child"):
+            module.troubled = self.trouble = True
+            if role in ("task", "child") and module.status is ONLINE and not self.control:
+                module.must_leave = module.must_leave or self.now
+
+    def check_cancelled(self, module: Seen, role: str, function: str) -> None:
+        """The framework cancels work for a reason, and not before its grace is over."""
+        declared = function in module.declared
+        name = module.plan.name
+        if not declared and role != "task":
+            return
+        if module.status is ONLINE and not module.troubled and not self.control:
+            self.fail(f"{function} of {name} was cancelled while {name} is online")
+        graces = {
+            worker.func.name: worker.grace
+            for worker in (*module.plan.workers, *module.plan.services)
+        }
+        grace = graces.get(function, 0.0)
+        if module.troubled or self.control or not module.was_online:
+            return
+        if self.now < module.since + grace - EPSILON:
+            self.fail(f"{function} of {name} was cancelled before its grace of {grace} was over")
+
+    # ------------------------------------------------------------ calls
+
+    def on_call(self, record: Record) -> None:
+        if record.what in CHANGES:
+            self.changed = True
+            self.open_changes.add(record.token)
+        status = self.seen[record.module].status if record.module else DEAD
+        runs = self.seen[record.module].runs if record.module else 0
+        self.calls[record.token] = (record, status, runs)
+        if record.what == "AwaitOnline":
+            self.waiting[record.token] = (record.module, self.now if status is ONLINE else None)
+        if record.what == "CancelNursery" and status is ONLINE:
+            self.seen[record.module].troubled = self.trouble = True
+            self.seen[record.module].must_leave = self.now
+
+    def on_return(self, record: Record) -> None:
+        call, status, runs = self.calls.pop(record.token)
+        self.open_changes.discard(record.token)
+        if record.what == "AwaitOnline":
+            self.check_waiter(record)
+        if record.what in ("StartWorker", "StartTask", "StartService"):
+            self.check_acceptance(call, status, record.text)
+        if record.what == "RunWorker" and record.text.startswith("raised ModuleOffline"):
+            module = self.seen[call.module]
+            if status is ONLINE and module.status is ONLINE and module.runs == runs:
+                self.fail(f"run_worker of {call.module}, online all the time, was refused")
+        if record.what == "AwaitShutdown" and record.text == "stopped":
+            running = [name for name in self.seen if self.seen[name].status > OFFLINE]
+            if running:
+                self.fail(f"shutdown() returned while {running} run")
+
+    def check_waiter(self, record: Record) -> None:
+        awaited, since = self.waiting.pop(record.token)
+        if record.text == "online" and since is None:
+            self.fail(f"wait_online() returned though {awaited} was not online")
+        if record.text == "gave up" and since is not None and since < self.now - EPSILON:
+            self.fail(f"wait_online() missed that {awaited} was online at {since}")
+
+    def check_acceptance(self, call: Record, status: ModuleStatus, answer: str) -> None:
+        name = call.module
+        if answer.startswith("raised ModuleOffline") and status is ONLINE:
+            self.fail(f"{call.what} was refused by {name}, which was online")
+        if answer == "accepted" and status <= OFFLINE:
+            self.fail(f"{call.what} was accepted by {name}, which was {status.name}")
+        outside = call.text.partition("/")[2] != name
+        if outside and call.what == "StartWorker" and answer == "accepted" and status is STOPPING:
+            self.fail(f"{name}, which is stopping, accepted work from outside")
+
+    # ------------------------------------------------------------ the rest
+
+    def on_made(self, record: Record) -> None:
+        self.trouble = True
+        if record.what == "control":
+            self.control = True
+        made = next(made for made in self.run.made.values() if f"#{made.serial} " in record.text)
+        if isinstance(made.exc, RestartModule) and record.module:
+            self.seen[record.module].troubled = True
+
+    def on_shutdown(self, record: Record) -> None:
+        if self.shutdown_at is None:
+            self.shutdown_at = self.now
+
+    def on_block(self, record: Record) -> None:
+        if record.what == "body":
+            self.body_open = self.body_seen = True
+            self.check_body(record)
+        elif record.what == "body over":
+            self.body_open = False
+        elif record.what == "left":
+            self.check_left()
+
+    def check_body(self, record: Record) -> None:
+        """A body that can't run begins while no module is online."""
+        online = [name for name in self.seen if self.seen[name].status is ONLINE]
+        if not record.text and online:
+            self.fail(f"the body begins with the app not started, yet {online} are online")
+
+    def check_left(self) -> None:
+        """Nothing that the app started is alive after its block."""
+        self.left = True
+        for name, module in self.seen.items():
+            if module.status not in (DEAD, OFFLINE):
+                self.fail(f"{name} is {module.status.name} after the block")
+            if module.open:
+                self.fail(f"this of {name} goes on after the block: {list(module.open.values())}")
+        before, after = self.run.tasks
+        if before != after:
+            self.fail(f"{before} tasks lived before the block and {after} after it")
+
+    def on_settled(self, record: Record) -> None:
+        """With nothing in its way, what is wanted is online, and nothing else is."""
+        if self.trouble or self.open_changes or self.shutdown_at is not None:
+            return
+        wanted = set(record.text.split())
+        for name, module in self.seen.items():
+            if name in wanted and module.status is not ONLINE:
+                self.fail(f"all is settled, and {name}, wanted, is {module.status.name}")
+            if name not in wanted and not self.is_over(name):
+                self.fail(f"all is settled, and {name}, not wanted, is {module.status.name}")
+
+
+# ---------------------------------------------------------------- exceptions
+
+
+class ExceptionChecker:
+    """Follows each exception that user code raised to where it ended up."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.errors: list[str] = []
+        self.reported: Counter[int] = Counter()
+        for report in run.reports:
+            self.reported.update(set(run.serials(report.exception)))
+        self.left = set(run.serials(run.left))
+
+    def fail(self, text: str) -> None:
+        self.errors.append(text)
+
+    def check(self) -> list[str]:
+        for made in self.run.made.values():
+            self.check_made(made)
+        for report in self.run.reports:
+            self.check_report(report.exception)
+        self.check_modules()
+        for exc in (self.run.left, *self.run.foreign):
+            self.check_internal(exc)
+        return self.errors
+
+    def check_made(self, made: Made) -> None:
+        if made.label == "clean-exit":
+            return
+        if made.label == "control":
+            self.check_control(made)
+        elif made.label != "stray" or not self.may_be_genuine(made):
+            self.check_failure(made)
+        elif self.reported[made.serial] > 1:
+            self.fail(f"the stray #{made.serial} of {made.role} was reported twice")
+
+    def may_be_genuine(self, made: Made) -> bool:
+        """Whether a stray Cancelled can't be told from one that somebody asked for.
+
+        A nursery that holds the function takes it for its own: it cancels itself when a child of
+        it fails.
+        """
+        if made.cancelled or made.role in ("task", "child", "run", "body"):
+            return True
+        lifespans = next(
+            (plan.lifespans for plan in self.run.plan.all_modules if plan.name == made.module), ()
+        )
+        return made.role == "exit" and any(span.child is not None for span in lifespans)
+
+    def check_failure(self, made: Made) -> None:
+        """It is reported once, or raised to one caller, or leaves the block; never nowhere."""
+        number = made.serial
+        reported, caught = self.reported[number], self.run.caught[number]
+        left = number in self.left
+        who = f"#{number} of {made.role} of {made.module or 'the app'}"
+        if reported > 1:
+            self.fail(f"{who} was reported {reported} times")
+        if caught > 1:
+            self.fail(f"{who} was raised to {caught} callers")
+        if reported and caught:
+            self.fail(f"{who} was reported, and raised to its caller too")
+        if not (reported or caught or left or number in self.run.managed):
+            self.fail(f"{who} is lost: neither reported nor raised to anybody")
+        if not (reported or caught or left) and made.role != "prep":
+            self.fail(f"{who} was raised to who managed the app, and not reported")
+        if left and reported and not self.may_be_both(made):
+            self.fail(f"{who} was reported, and leaves the block too")
+
+    def may_be_both(self, made: Made) -> bool:
+        return made.role in WORK or isinstance(self.run.left, ModuleCrashed | ShutdownError)
+
+    def check_control(self, made: Made) -> None:
+        """It reaches who runs the block, and isn't reported."""
+        where = f"#{made.serial} of {made.role} of {made.module or 'the app'}"
+        found = sum(1 for leaf in leaves(self.run.left) if leaf is made.exc)
+        if found != 1:
+            self.fail(f"the control exception {where} leaves the block {found} times")
+        if self.reported[made.serial]:
+            self.fail(f"the control exception {where} was reported")
+
+    def check_report(self, exc: BaseException | None) -> None:
+        self.check_internal(exc)
+        for part in parts(exc):
+            if isinstance(part, trio.Cancelled) and id(part) not in self.run.made:
+                self.fail(f"a genuine Cancelled was reported: {exc!r}")
+
+    def check_internal(self, exc: BaseException | None) -> None:
+        for part in parts(exc):
+            if isinstance(part, INTERNAL) and id(part) not in self.run.made:
+                self.fail(f"the package itself failed: {part!r}")
+
+    def check_modules(self) -> None:
+        """A report names the module in which it happened, and says how bad it is."""
+        for report in self.run.reports:
+            for made in self.made_in(report.exception):
+                if made.module != report.module and made.serial not in self.run.passed_on:
+                    self.fail(f"#{made.serial} of {made.module} was reported for {report.module}")
+            direct = self.run.made.get(id(report.exception))
+            if direct is None or direct.role not in WORK:
+                continue
+            expected = "info" if isinstance(direct.exc, RestartModule) else None
+            if direct.label in ("failure", "stray"):
+                expected = "panic"
+            if expected is not None and report.severity != expected:
+                self.fail(f"#{direct.serial} was reported as {report.severity!r}")
+
+    def made_in(self, exc: BaseException | None) -> Iterator[Made]:
+        for part in parts(exc):
+            if id(part) in self.run.made:
+                yield self.run.made[id(part)]
+
+
+def leaves(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield what *exc* holds if it is a group, else *exc*."""
+    if isinstance(exc, BaseExceptionGroup):
+        for part in exc.exceptions:
+            yield from leaves(part)
+    elif exc is not None:
+        yield exc
+
+
+def check_left(run: Run) -> Iterator[str]:
+    """What leaves the block is the first of what may."""
+    left = run.left
+    controls = {id(made.exc) for made in run.made.values() if made.label == "control"}
+    if controls:
+        found = {id(leaf) for leaf in leaves(left)}
+        if found != controls:
+            yield f"{left!r} leaves the block, and not just the control exceptions"
+        if len(controls) == 1 and isinstance(left, BaseExceptionGroup):
+            yield f"the only control exception leaves in a group: {left!r}"
+        return
+    yield from check_left_without_control(run)
+
+
+def check_left_without_control(run: Run) -> Iterator[str]:
+    left, body = run.left, run.body_failure
+    began = next((i for i, record in enumerate(run.records) if record.kind == "shutdown"), None)
+    body_ran = any(record.kind == "block" and record.what == "body" for record in run.records)
+    if isinstance(left, StartError) and body_ran:
+        yield "a StartError leaves the block though its body was entered"
+    if body is not None:
+        first = began is None or began >= run.body_failed_at - 1
+        allowed = same_failure(left, body) or (not first and isinstance(left, ModuleCrashed))
+        if not allowed:
+            yield f"the body raised {body!r}, and {left!r} leaves the block"
+        return
+    known = (StartError, ModuleCrashed, ShutdownError, trio.Cancelled)
+    from_command = [made for made in run.made.values() if made.role == "command"]
+    if left is not None and not isinstance(left, known) and not from_command:
+        yield f"{left!r} leaves the block, and nothing of that kind may"
+    if left is None or isinstance(left, trio.Cancelled):
+        yield from check_quiet_end(run, began, body_ran)
+
+
+def check_quiet_end(run: Run, began: int | None, body_ran: bool) -> Iterator[str]:
+    """Only what may end a block quietly does."""
+    reasons = [record.text for record in run.records if record.kind == "shutdown"]
+    clean = any(made.label == "clean-exit" for made in run.made.values())
+    if not body_ran and began is None and not clean and run.plan.command is None:
+        yield "the block ends quietly though its body never ran and nothing ended the app"
+    cancelled = any(record.what == "CancelBlock" for record in run.records)
+    if isinstance(run.left, trio.Cancelled) and not cancelled:
+        yield "a Cancelled leaves the block though nobody cancelled it"
+    if run.left is None and cancelled and reasons and "block was cancelled" in reasons[0]:
+        yield "the block was cancelled, and no Cancelled leaves it"
+    yield from check_stop_errors(run, began)
+
+
+def check_stop_errors(run: Run, began: int | None) -> Iterator[str]:
+    """What fails while everything stops leaves the block if nothing else does."""
+    stopping: dict[str, int] = {}
+    for index, record in enumerate(run.records):
+        for name, _, after in record.moves:
+            if after is STOPPING:
+                stopping[name] = index
+        if record.kind != "made" or record.what not in ("failure", "stray"):
+            continue
+        made = next(made for made in run.made.values() if f"#{made.serial} " in record.text)
+        in_order = began is not None and stopping.get(record.module, -1) > began
+        # Trouble in the same run may have made it a crash, which is reported instead.
+        quiet = not any(other.module == made.module for other in run.made.values() if other is not made)
+        if made.role in ("stop", "exit") and in_order and quiet and made.label == "failure":
+            yield f"#{made.serial} of {made.role} of {made.module} should leave as ShutdownError"
+
+
+def same_failure(left: BaseException | None, body: BaseException) -> bool:
+    """Whether what left is what the body raised, Cancelled aside."""
+    if left is body:
+        return True
+    mine = {id(leaf) for leaf in leaves(left)}
+    theirs = {id(leaf) for leaf in leaves(body) if not isinstance(leaf, trio.Cancelled)}
+    return mine == theirs
+
+
+# ---------------------------------------------------------------- changes, restarts
+
+
+def check_changes(run: Run) -> Iterator[str]:
+    """``app.changes()`` tells every step of every module, and no other."""
+    for number, change in enumerate(run.changes):
+        if change.seq != run.changes[0].seq + number:
+            yield f"change {change.seq} follows {run.changes[number - 1].seq}"
+            return
+    last: dict[str, ModuleStatus] = {}
+    told: dict[str, list[ModuleStatus]] = defaultdict(list)
+    hard = run.plan.hard_dependencies()
+    for change in run.changes:
+        name, before, after = change.module, change.before, change.after
+        if before is not last.get(name, before):
+            yield f"a change of {name} begins at {before.name}, the last ended elsewhere"
+        last[name] = after
+        if before is after:
+            continue
+        told[name].append(after)
+        if (before, after) not in LEGAL:
+            yield f"{name} went from {before.name} to {after.name} at once"
+        if after in (STARTING, ONLINE):
+            missing = [other for other in hard[name] if last.get(other) is not ONLINE]
+            if missing:
+                yield f"{name} became {after.name} before {missing}"
+    yield from check_told(run, told)
+
+
+def check_told(run: Run, told: dict[str, list[ModuleStatus]]) -> Iterator[str]:
+    seen: dict[str, list[ModuleStatus]] = defaultdict(list)
+    for record in run.records:
+        for name, _, after in record.moves:
+            seen[name].append(after)
+    for name, statuses in seen.items():
+        rest = iter(told[name])
+        if not all(any(status is other for other in rest) for status in statuses):
+            yield f"changes() told {told[name]} of {name}, which was seen as {statuses}"
+    for name, statuses in told.items():
+        if statuses and seen[name][-1:] != statuses[-1:]:
+            yield f"changes() ends with {statuses[-1].name} of {name}, seen last: {seen[name][-1:]}"
+
+
+def services_of(plan: ServicePlan) -> dict[str, Service]:
+    return {
+        service.func.name: service for module in plan.all_modules for service in module.services
+    }
+
+
+def check_restarts(run: Run) -> Iterator[str]:
+    """Service workers stay within their budgets, and all together within the capacity."""
+    begun: dict[str, list[float]] = defaultdict(list)
+    restarts: list[tuple[float, str]] = []
+    services = services_of(run.plan)
+    running: set[str] = set()
+    for record in run.records:
+        name = function_of(record.text)
+        for module, _, after in record.moves:
+            if after is not ONLINE:
+                restarts = [each for each in restarts if each[1] != module]
+                for service in (s for p in run.plan.all_modules if p.name == module for s in p.services):
+                    if after is not STOPPING:
+                        running.discard(service.func.name)
+                        begun.pop(service.func.name, None)
+        if record.kind != "begin" or record.what != "service" or name not in services:
+            continue
+        if name not in running:
+            running.add(name)
+            continue
+        restarts.append((record.time, record.module))
+        begun[name].append(record.time)
+        yield from check_budget(name, services[name], begun[name])
+        yield from check_capacity(run.plan, restarts)
+
+
+def check_budget(name: str, service: Service, begun: list[float]) -> Iterator[str]:
+    policy = service.restart
+    if policy.max_restarts is None:
+        return
+    recent = [time for time in begun if time > begun[-1] - policy.within + EPSILON]
+    if len(recent) > policy.max_restarts:
+        yield f"{name} was restarted {len(recent)} times, its budget is {policy.max_restarts}"
+
+
+def check_capacity(plan: ServicePlan, restarts: list[tuple[float, str]]) -> Iterator[str]:
+    now = restarts[-1][0]
+    recent = [time for time, _ in restarts if time > now - plan.restart_settle + EPSILON]
+    if plan.restart_settle and len(recent) > plan.max_concurrent_restarts:
+        yield f"at {now} {len(recent)} restarts settle, the limit is {plan.max_concurrent_restarts}"
+
+
+# ---------------------------------------------------------------- the face of this file
+
+
+def check(run: Run) -> list[str]:
+    """Return all that is against the rules in *run*, as clear sentences."""
+    if run.hang:
+        return [f"the service hangs; its tasks:\n{run.hang}"]
+    return [
+        *TraceChecker(run).check(),
+        *ExceptionChecker(run).check(),
+        *check_left(run),
+        *check_changes(run),
+        *check_restarts(run),
+    ]
+
+
+def trace_of(run: Run) -> list[str]:
+    """Return everything that two runs of one seed have in common, as text."""
+    lines = [str(record) for record in run.records]
+    for report in run.reports:
+        serials = sorted(run.serials(report.exception))
+        what = f"{report.task_type} {report.severity} {type(report.exception).__name__} {serials}"
+        lines.append(f"report {report.time} {report.module} {report.task_name} {what}")
+    lines += [f"change {c.seq} {c.time} {c.module} {c.before} {c.after}" for c in run.changes]
+    return lines
+
+
+__all__ = ["AddModules", "check", "pairwise", "trace_of"]
