@@ -33,12 +33,10 @@ class Outage:
             self.over.set()
         await trio.sleep_forever()
 
-    async def time(self) -> float:
+    async def happen(self) -> None:
         await wait_all_tasks_blocked()
-        began = perf_counter()
         self.comes.set()
         await self.over.wait()
-        return perf_counter() - began
 
 
 async def ours(size: int) -> float:
@@ -47,9 +45,11 @@ async def ours(size: int) -> float:
     logging.disable()
     try:
         async with App(module, restart_settle=0):
+            began = perf_counter()
             for number in range(size):
                 module.start_service_worker(outage.work, number, restart=AT_ONCE)
-            return await outage.time() / size
+            await outage.happen()
+            return (perf_counter() - began) / size
     finally:
         logging.disable(logging.NOTSET)
 
@@ -65,9 +65,11 @@ async def floor(size: int) -> float:
                 continue
 
     async with trio.open_nursery() as nursery:
+        began = perf_counter()
         for number in range(size):
             nursery.start_soon(restarting, number)
-        cost = await outage.time() / size
+        await outage.happen()
+        cost = (perf_counter() - began) / size
         nursery.cancel_scope.cancel()
     return cost
 

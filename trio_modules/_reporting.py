@@ -92,8 +92,14 @@ class Asked:
     quiet: bool
 
 
+_NOTHING = Asked(module=False, now=False, quiet=False)
+_ASKING = (RestartModule, RestartNow, BaseExceptionGroup)
+
+
 def asked_for(exc: BaseException) -> Asked:
     """Look for `RestartModule` and `RestartNow`, raised alone, in a group, or as a cause."""
+    if exc.__cause__ is None and not isinstance(exc, _ASKING):
+        return _NOTHING  # on the way of every failure
     found = {_asked_by(leaf) for leaf in _leaves(exc)}
     return Asked(RestartModule in found, found == {RestartNow}, None not in found)
 
@@ -115,6 +121,7 @@ class Reporter:
         self.last_error: ModuleError | None = None
         self.reported = 0
         self._stderr = stderr
+        self._loggers: dict[str, logging.Logger] = {}
         self._fatal = fatal
 
     def reset(self) -> None:
@@ -126,9 +133,7 @@ class Reporter:
         """Take one report. Never raises on account of what the report is about."""
         self.last_error = error
         self.reported += 1
-        logger = logging.getLogger(
-            f"trio_modules.{error.module}" if error.module else "trio_modules"
-        )
+        logger = self._logger(error.module)
         level = _LEVELS.get(error.severity, logging.ERROR)
         if logger.isEnabledFor(level):
             where = f"{error.task_type} {error.task_name}: " if error.task_name else ""
@@ -138,6 +143,13 @@ class Reporter:
         if self.readers:
             self.readers.publish(error)
 
+    def _logger(self, module: str) -> logging.Logger:
+        logger = self._loggers.get(module)
+        if logger is None:
+            name = f"trio_modules.{module}" if module else "trio_modules"
+            logger = self._loggers[module] = logging.getLogger(name)
+        return logger
+
     def caught(
         self,
         exc: BaseException,
@@ -145,6 +157,7 @@ class Reporter:
         task_name: str,
         task_type: str,
         severity: str = "panic",
+        now: float | None = None,
     ) -> ModuleError:
         """Report an exception of user code."""
         error = ModuleError(
@@ -154,7 +167,7 @@ class Reporter:
             task_type=task_type,
             severity=severity,
             exception=exc,
-            time=trio.current_time(),
+            time=trio.current_time() if now is None else now,
         )
         self.report(error)
         return error

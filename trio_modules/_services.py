@@ -242,28 +242,48 @@ class ServiceWorker:
     # ------------------------------------------------------------ the loop
 
     async def run(self) -> None:
-        """All attempts, in the module's nursery."""
+        """All attempts, in the module's nursery.
+
+        One scope serves them all until it is cancelled, since a scope costs more than the rest.
+        """
         self.task = trio.lowlevel.current_task()
+        delay: float | None = None
         try:
-            delay = await self._try()
-            while delay is not None:
-                if await self._pause(delay):
-                    delay = await self._try()
-                else:
-                    delay = 0.0 if self._restart_asked else None
+            while True:
+                with trio.CancelScope() as self._scope:
+                    if self._cancelled:
+                        self._scope.cancel(reason=self._cancelled)
+                    await self._attempts(delay)
+                if not self._wants_another:
+                    break
+                delay = 0.0
+            if self._scope.cancelled_caught:
+                self._say_end(self._cancelled or "cancelled, since its module stops")
         finally:
             self._ended()
 
+    @property
+    def _wants_another(self) -> bool:
+        """Whether the scope was left because a restart was asked for."""
+        return self._restart_asked and not self._cancelled and not self._stopping
+
+    async def _attempts(self, delay: float | None) -> None:
+        """One attempt after another, until the function ends for good."""
+        if delay is not None:
+            await self._pause(delay)
+        while True:
+            delay = await self._try()
+            if delay is None or self._cancelled or self._stopping:
+                return
+            await self._pause(delay)
+
     async def _try(self) -> float | None:
         """One attempt; the delay before the next, None if there is none."""
-        self._enter("running")
-        self._began = self.since
+        self._began = self.since = trio.current_time()
+        self.state = "running"
         self._restart_asked = False
         try:
-            with trio.CancelScope() as self._scope:
-                if self._cancelled:
-                    self._scope.cancel(reason=self._cancelled)
-                await self._call()
+            await self._call()
         except BaseException as exc:
             return self._failed(exc)
         return self._returned()
@@ -278,7 +298,7 @@ class ServiceWorker:
         if self._cancelled or self._stopping:
             self._say_end(self._cancelled or "returned while its module stops")
             return None
-        if self._restart_asked:
+        if self._restart_asked:  # it returned before it noticed
             return 0.0
         if self._restart_on_return:
             return self._tracker.policy.backoff.delay(1, self._module.rng)
@@ -295,56 +315,54 @@ class ServiceWorker:
         reporter.pass_on(caught)
         failure = caught.failure
         if failure is None:
+            if caught.passing is not None and not caught.fatal:
+                raise caught.passing
             return None
         self.last_error = failure
         asked = asked_for(failure)
+        now = trio.current_time()
         delay, raised = None, False
         if asked.module:
             raised = self._module.crash(failure)
         elif caught.passing is None and not (self._stopping or self._cancelled):
-            delay, raised = self._next_delay(failure, immediate=asked.now)
+            delay, raised = self._next_delay(failure, now, immediate=asked.now)
         if not raised:
             severity = "info" if asked.quiet else "panic"
-            reporter.caught(failure, self._module.name, self.name, "service-worker", severity)
+            reporter.caught(failure, self._module.name, self.name, "service-worker", severity, now)
         return delay
 
     def _next_delay(
-        self, failure: BaseException, *, immediate: bool
+        self, failure: BaseException, now: float, *, immediate: bool
     ) -> tuple[float | None, bool]:
         """The delay, and whether *failure* is raised by somebody, so that it needs no report."""
-        now = trio.current_time()
         delay = self._tracker.failed(self._began, now, self._module.rng, immediate=immediate)
         if delay is None:
             return None, self._give_up(failure)
-        self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {shown(failure)}")
+        message = f"restarting after {shown(failure)}"
+        self._set_failure(FailureLevel.WARNING, "restarting", message, now)
         return delay, False
 
     def _give_up(self, failure: BaseException) -> bool:
         self._enter("gave-up")
         self._module.resolve_failure(f"{self.name}:restarting")
         message = f"gave up after {self._tracker.crashes} failures, the last was {shown(failure)}"
-        self._set_failure(FailureLevel.ERROR, "gave-up", message)
+        self._set_failure(FailureLevel.ERROR, "gave-up", message, self.since)
         return self._module.crash(failure)
 
-    async def _pause(self, delay: float) -> bool:
-        """Back off and wait for restart capacity; False if that was cut short."""
+    async def _pause(self, delay: float) -> None:
+        """Back off, then wait for restart capacity."""
         self._restart_asked = False
+        if delay:
+            self._enter("backoff")
+            await trio.sleep(delay)
         gate = self._module.gate
-        if self._cancelled or self._stopping:
-            return False
-        with trio.CancelScope() as self._scope:
-            if delay:
-                self._enter("backoff")
-                await trio.sleep(delay)
+        if gate.settle:
             self._enter("waiting")
-            holds_place = await gate.enter()
-        if self._scope.cancelled_caught:
-            return False
+        holds_place = await gate.enter()
         self.restarts += 1
         attempt = self.restarts
-        self._enter("running")
+        self.state = "running"
         gate.settled_after(holds_place, lambda: self._settled(attempt))
-        return True
 
     def stop_waiting(self, reason: str) -> None:
         """The module stops: a worker that isn't running has no use for a grace period."""
@@ -365,10 +383,8 @@ class ServiceWorker:
         self.state = state
         self.since = trio.current_time()
 
-    def _set_failure(self, level: FailureLevel, kind: str, message: str) -> None:
-        self._module.set_failure(
-            FailureStatus(level, f"{self.name}:{kind}", message, since=trio.current_time())
-        )
+    def _set_failure(self, level: FailureLevel, kind: str, message: str, now: float) -> None:
+        self._module.set_failure(FailureStatus(level, f"{self.name}:{kind}", message, since=now))
 
     def _ended(self) -> None:
         if self.state != "gave-up":

@@ -25,7 +25,7 @@ from trio_modules import (
 )
 
 from services import generate as plans
-from services.record import BaseExceptionGroup, ExceptionGroup, Recorder, Run, parts
+from services.record import BaseExceptionGroup, ExceptionGroup, Recorder, Run, leaves, parts
 from support import deterministic_scheduling
 
 LONGEST = 3000.0
@@ -197,12 +197,12 @@ class Service:
             await self.perform(act, (role, module, token))
 
     def check_context(self, role: str, module: str) -> None:
-        if role == "body":
+        if not module:
             return
         if current_app() is not self.app:
-            self.recorder.wrong(f"current_app() in {role} of {module!r} is another one")
-        if module and current_module() is not self.modules[module]:
-            self.recorder.wrong(f"current_module() in {role} of {module!r} is another one")
+            self.recorder.wrong(f"current_app() in {role} of {module} is another one")
+        if current_module() is not self.modules[module]:
+            self.recorder.wrong(f"current_module() in {role} of {module} is another one")
 
     async def perform(self, act: plans.Act, source: tuple[str, str, int]) -> None:
         try:
@@ -497,7 +497,7 @@ class Service:
                     await self.body(run)
             except BaseException as exc:
                 run.left = exc
-                if isinstance(exc, trio.Cancelled):
+                if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc)):
                     raise
             finally:
                 after = trio.lowlevel.current_statistics().tasks_living
@@ -515,24 +515,36 @@ class Service:
             await self.act_out_body()
         except BaseException as exc:
             self.recorder.note("block", what="body over", text=self.recorder.outcome(exc))
-            if not isinstance(exc, trio.Cancelled):
+            if any(not isinstance(leaf, trio.Cancelled) for leaf in leaves(exc)):
                 run.body_failure = exc
                 run.body_failed_at = len(run.records)
             raise
         self.recorder.note("block", what="body over")
 
     async def act_out_body(self) -> None:
-        failure: Exception | None = None
+        failures: list[BaseException] = []
+        try:
+            await self.act_in_nursery(failures)
+        except BaseException as exc:
+            if not failures:
+                raise
+            # It fails with all that went wrong in it; its cancellation is over, as it were.
+            if any(not isinstance(leaf, trio.Cancelled) for leaf in leaves(exc)):
+                failures.append(exc)
+        if len(failures) > 1:
+            raise BaseExceptionGroup("the body failed", failures)
+        if failures:
+            raise failures[0]
+
+    async def act_in_nursery(self, failures: list[BaseException]) -> None:
         async with trio.open_nursery() as nursery:
             for moment, call in self.plan.body_calls:
                 nursery.start_soon(self.ask_later, moment, call)
             try:
                 await self.execute("body", "", self.plan.body)
             except Exception as exc:
-                failure = exc
+                failures.append(exc)
             nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
 
     async def ask_later(self, moment: float, call: plans.Call) -> None:
         await trio.sleep(moment)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 
 import attrs
 import trio
@@ -22,13 +21,12 @@ from trio_modules import (
 )
 
 from services.generate import (
-    AddModules,
     AwaitShutdown,
     ModulePlan,
     Service,
     ServicePlan,
 )
-from services.record import BaseExceptionGroup, Made, Record, Run, parts
+from services.record import BaseExceptionGroup, Made, Record, Run, leaves, parts
 
 DEAD, OFFLINE = ModuleStatus.DEAD, ModuleStatus.OFFLINE
 PREPARING, STARTING = ModuleStatus.PREPARING, ModuleStatus.STARTING
@@ -183,6 +181,7 @@ class TraceChecker:
         for name, _, after in record.moves:
             module = self.seen[name]
             module.status, module.since = after, self.now
+            module.ever_online = module.ever_online or after is ONLINE
         for name, before, after in record.moves:
             self.check_move(self.seen[name], before, after)
         for name, _, _ in record.moves:
@@ -195,7 +194,7 @@ class TraceChecker:
             self.check_start_of_run(module)
             module.new_run()
         if after is ONLINE:
-            module.was_online = module.ever_online = True
+            module.was_online = True
             self.now_online(module.plan.name)
         if after is STOPPING:
             self.check_turn(module)
@@ -443,7 +442,9 @@ class TraceChecker:
 
     def on_return(self, record: Record) -> None:
         call, status, runs = self.calls.pop(record.token)
-        self.open_changes.discard(record.token)
+        # One whose caller went away goes on, for nobody knows how long.
+        if record.text not in ("gave up", "cancelled"):
+            self.open_changes.discard(record.token)
         if record.what == "AwaitOnline":
             self.check_waiter(record)
         if record.what in ("StartWorker", "StartTask", "StartService"):
@@ -640,15 +641,6 @@ class ExceptionChecker:
                 yield self.run.made[id(part)]
 
 
-def leaves(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield what *exc* holds if it is a group, else *exc*."""
-    if isinstance(exc, BaseExceptionGroup):
-        for part in exc.exceptions:
-            yield from leaves(part)
-    elif exc is not None:
-        yield exc
-
-
 def check_left(run: Run) -> Iterator[str]:
     """What leaves the block is the first of what may."""
     left = run.left
@@ -675,11 +667,12 @@ def check_left_without_control(run: Run) -> Iterator[str]:
         if not allowed:
             yield f"the body raised {body!r}, and {left!r} leaves the block"
         return
-    known = (StartError, ModuleCrashed, ShutdownError, trio.Cancelled)
+    known = (StartError, ModuleCrashed, ShutdownError)
     from_command = [made for made in run.made.values() if made.role == "command"]
-    if left is not None and not isinstance(left, known) and not from_command:
+    quiet = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(left))
+    if not quiet and not isinstance(left, known) and not from_command:
         yield f"{left!r} leaves the block, and nothing of that kind may"
-    if left is None or isinstance(left, trio.Cancelled):
+    if quiet:
         yield from check_quiet_end(run, began, body_ran)
 
 
@@ -687,11 +680,15 @@ def check_quiet_end(run: Run, began: int | None, body_ran: bool) -> Iterator[str
     """Only what may end a block quietly does."""
     reasons = [record.text for record in run.records if record.kind == "shutdown"]
     clean = any(made.label == "clean-exit" for made in run.made.values())
-    if not body_ran and began is None and not clean and run.plan.command is None:
-        yield "the block ends quietly though its body never ran and nothing ended the app"
     cancelled = any(record.what == "CancelBlock" for record in run.records)
-    if isinstance(run.left, trio.Cancelled) and not cancelled:
+    reason = body_ran or began is not None or clean or cancelled or run.plan.command is not None
+    if not reason:
+        yield "the block ends quietly though its body never ran and nothing ended the app"
+    if run.left is not None and not cancelled:
         yield "a Cancelled leaves the block though nobody cancelled it"
+    grouped = any(record.what == "body over" and "Group" in record.text for record in run.records)
+    if isinstance(run.left, BaseExceptionGroup) and not grouped:
+        yield "the Cancelled that leaves the block is wrapped in a group"
     if run.left is None and cancelled and reasons and "block was cancelled" in reasons[0]:
         yield "the block was cancelled, and no Cancelled leaves it"
     yield from check_stop_errors(run, began)
@@ -772,30 +769,53 @@ def services_of(plan: ServicePlan) -> dict[str, Service]:
     }
 
 
+@attrs.define
+class Restarts:
+    """What is known of the restarts of all service workers at one point of the trace."""
+
+    run: Run
+    functions: dict[int, str] = attrs.field(factory=dict)
+    ended: dict[str, str] = attrs.field(factory=dict)
+    after_failure: dict[str, list[float]] = attrs.field(factory=lambda: defaultdict(list))
+    settling: list[tuple[float, str]] = attrs.field(factory=list)
+
+    def forget(self, module: str, services: Iterable[str]) -> None:
+        """Forget a module that begins a new run, or ends one."""
+        self.settling = [each for each in self.settling if each[1] != module]
+        for name in services:
+            self.ended.pop(name, None)
+            self.after_failure.pop(name, None)
+
+    def begin(self, record: Record, service: Service | None) -> Iterator[str]:
+        name = self.functions[record.token] = function_of(record.text)
+        how = self.ended.pop(name, None)
+        if how is None:
+            return
+        self.settling.append((record.time, record.module))
+        yield from check_capacity(self.run.plan, self.settling)
+        if how.startswith("raised") and service is not None:
+            self.after_failure[name].append(record.time)
+            yield from check_budget(name, service, self.after_failure[name])
+
+
 def check_restarts(run: Run) -> Iterator[str]:
     """Service workers stay within their budgets, and all together within the capacity."""
-    begun: dict[str, list[float]] = defaultdict(list)
-    restarts: list[tuple[float, str]] = []
+    declared = {
+        plan.name: [service.func.name for service in plan.services]
+        for plan in run.plan.all_modules
+    }
     services = services_of(run.plan)
-    running: set[str] = set()
+    known = Restarts(run)
     for record in run.records:
-        name = function_of(record.text)
         for module, _, after in record.moves:
             if after is not ONLINE:
-                restarts = [each for each in restarts if each[1] != module]
-                for service in (s for p in run.plan.all_modules if p.name == module for s in p.services):
-                    if after is not STOPPING:
-                        running.discard(service.func.name)
-                        begun.pop(service.func.name, None)
-        if record.kind != "begin" or record.what != "service" or name not in services:
+                known.forget(module, declared[module])
+        if record.what != "service":
             continue
-        if name not in running:
-            running.add(name)
-            continue
-        restarts.append((record.time, record.module))
-        begun[name].append(record.time)
-        yield from check_budget(name, services[name], begun[name])
-        yield from check_capacity(run.plan, restarts)
+        if record.kind == "begin":
+            yield from known.begin(record, services.get(function_of(record.text)))
+        elif record.kind == "end":
+            known.ended[known.functions[record.token]] = record.text
 
 
 def check_budget(name: str, service: Service, begun: list[float]) -> Iterator[str]:
@@ -839,6 +859,3 @@ def trace_of(run: Run) -> list[str]:
         lines.append(f"report {report.time} {report.module} {report.task_name} {what}")
     lines += [f"change {c.seq} {c.time} {c.module} {c.before} {c.after}" for c in run.changes]
     return lines
-
-
-__all__ = ["AddModules", "check", "pairwise", "trace_of"]

@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
-__all__ = ["BaseExceptionGroup", "ExceptionGroup", "Made", "Record", "Recorder", "Run", "parts"]
+__all__ = ["BaseExceptionGroup", "ExceptionGroup", "Made", "Record", "Recorder", "Run", "leaves", "parts"]
 
 Transition: TypeAlias = tuple[str, ModuleStatus, ModuleStatus]
 
@@ -120,6 +120,15 @@ def parts(exc: BaseException | None) -> Iterator[BaseException]:
         if cause is not None and cause not in held:
             held.append(cause)
         todo += held
+
+
+def leaves(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield what *exc* holds if it is a group, else *exc*."""
+    if isinstance(exc, BaseExceptionGroup):
+        for part in exc.exceptions:
+            yield from leaves(part)
+    elif exc is not None:
+        yield exc
 
 
 COUNTED = frozenset({"worker", "scoped", "service", "every", "run", "guarded"})
