@@ -1097,6 +1097,32 @@ async def test_a_restart_whose_start_fails(autojump_clock: MockClock) -> None:
     assert len(await reports_of(app, body)) == 1
 
 
+async def test_a_restart_whose_dependents_wait_for_others_too(autojump_clock: MockClock) -> None:
+    """a failed restart returns although a far dependent waits for a module in its backoff, too."""
+    crashing = Module("crashing", restart=Restart(backoff=Backoff(initial=100)))
+    base = Module("base")
+    between = Module("between", depends_on=[base])
+    web = Module("web", depends_on=[crashing, between])
+    app = App(crashing, base, between, web)
+    errors: list[BaseException] = []
+
+    @base.on_start
+    async def start() -> None:
+        for error in errors:
+            raise error
+
+    async def crash() -> None:
+        raise ValueError("crash")
+
+    async with app:
+        crashing.nursery.start_soon(crash)
+        await trio.sleep(1)
+        errors.append(ValueError("no"))
+        with trio.fail_after(1000), pytest.raises(StartError) as caught:
+            await app.restart(base)
+        assert caught.value.module == "base"
+
+
 @pytest.mark.parametrize("how", ["manage", "restart"])
 async def test_a_module_out_of_budget_gets_a_new_one(autojump_clock: MockClock, how: str) -> None:
     """a module that gave up and stays offline is brought back by manage() or restart()."""
@@ -1399,6 +1425,54 @@ async def test_removing_what_others_depend_on(autojump_clock: MockClock) -> None
         await app.remove(db)
         assert list(app.modules) == ["fan"]
         assert online(app) == {"fan"}
+
+
+async def test_a_module_being_removed_is_not_wanted_again(autojump_clock: MockClock) -> None:
+    """what others add or manage while a module is being removed doesn't bring it back."""
+    log: list[str] = []
+    leaving = service(log, "leaving", stop=5, enabled=True)
+    app = App(leaving, managed=True)
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(app.remove, leaving)
+        await trio.sleep(1)
+        await app.add(Module("new", enabled=True))
+        await app.manage()
+        await trio.sleep(10)
+        assert list(app.modules) == ["new"]
+        assert online(app) == {"new"}
+    assert log.count("start leaving") == 1
+
+
+async def test_a_module_removed_while_others_stop_is_not_started(
+    autojump_clock: MockClock,
+) -> None:
+    """a manage that still waits for its stops doesn't start what was removed meanwhile."""
+    log: list[str] = []
+    m = service(log, "m", enabled=True)
+    slow = service(log, "slow", stop=5, enabled=True)
+    app = App(m, slow, managed=True)
+    async with app, trio.open_nursery() as nursery:
+        slow.disable()
+        nursery.start_soon(app.manage)
+        await trio.sleep(1)
+        await app.remove(m)
+        await trio.sleep(10)
+        assert list(app.modules) == ["slow"]
+    assert log.count("start m") == 1
+
+
+async def test_depending_on_a_module_that_is_being_removed(autojump_clock: MockClock) -> None:
+    """a module that depends on one that is being removed isn't taken in any more."""
+    log: list[str] = []
+    leaving = service(log, "leaving", stop=5)
+    app = App(leaving)
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(app.remove, leaving)
+        await trio.sleep(1)
+        with pytest.raises(GraphError, match="leaving"):
+            await app.add(Module("web", depends_on=["leaving"]))
+        await trio.sleep(5)
+        assert len(app.modules) == 0
 
 
 async def test_removing_an_offline_module(autojump_clock: MockClock) -> None:

@@ -549,11 +549,24 @@ class App:
             order, members = self._checked_graph(
                 {**self._modules, **{module.name: module for module in modules}}
             )
+            for name in names:
+                self._check_staying(members[name])
         except BaseException:
             for module in modules:
                 module._owner = None
             raise
-        return [members[name] for name in order if name in set(names)]
+        new = set(names)
+        return [members[name] for name in order if name in new]
+
+    def _check_staying(self, member: Member) -> None:
+        """Raise `GraphError` if a new module would depend on one that is being removed."""
+        for other in (*member.needs, *member.wants):
+            known = self._modules.get(other)
+            if known is not None and known._part.host is not None and known._part.unit.orphan:
+                name = member.part.name
+                raise GraphError(
+                    f"module {name!r} depends on {other!r}, which is being removed", (name, other)
+                )
 
     async def _prepare_and_start(self, run: AppRun, parts: list[Part]) -> None:
         errors: list[Exception] = []

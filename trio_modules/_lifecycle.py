@@ -269,7 +269,7 @@ class Supervisor:
         stopped: Ticket,
         done: Callable[[Ticket], None],
     ) -> None:
-        latest = [u for u in starts if u.name in self._latest_wish and not u.orphan]
+        latest = [u for u in starts if u.name in self._latest_wish]
         self.want(latest, mine, done, stopped.errors)
 
     def want(
@@ -283,6 +283,7 @@ class Supervisor:
 
         What failed or gave up before gets another chance.
         """
+        units = [u for u in units if self.units.get(u.name) is u and not u.orphan]
         if not self.closing:
             for unit in units:
                 if unit.hold in _FINAL:
@@ -484,7 +485,7 @@ class Supervisor:
         self.set_status(unit, OFFLINE)
         self._settle(unit, failure)
         if unit.hold in ("gave-up", "failed", "retrying"):
-            for each in list(_dependents_first(unit, lambda u: u.tickets is not None)):
+            for each in list(_dependents_first(unit, lambda u: True)):
                 self._settle(each)
         self._drop_owned(unit)
         if not unit.orphan:
