@@ -91,7 +91,9 @@ class Running:
 
 
 @asynccontextmanager
-async def python(*args: object, cwd: Path | None = None) -> AsyncIterator[Running]:
+async def python(
+    *args: object, cwd: Path | None = None, read_stderr: bool = True
+) -> AsyncIterator[Running]:
     """Run Python for as long as the block; what runs longer is killed."""
     pipe = subprocess.PIPE
     with trio.fail_after(TIME_LIMIT):
@@ -106,7 +108,7 @@ async def python(*args: object, cwd: Path | None = None) -> AsyncIterator[Runnin
         running = Running(process, Output(), Output(), trio.Event())
         assert process.stdin is not None
         async with process.stdin, trio.open_nursery() as nursery:
-            nursery.start_soon(_collect, running)
+            nursery.start_soon(_collect, running, read_stderr)
             try:
                 yield running
             finally:
@@ -115,13 +117,16 @@ async def python(*args: object, cwd: Path | None = None) -> AsyncIterator[Runnin
                     await process.wait()
 
 
-async def _collect(running: Running) -> None:
+async def _collect(running: Running, read_stderr: bool) -> None:
     process = running.process
     assert process.stdout is not None
     assert process.stderr is not None
     async with process.stdout, process.stderr, trio.open_nursery() as nursery:
         nursery.start_soon(running.stdout.collect, process.stdout)
-        nursery.start_soon(running.stderr.collect, process.stderr)
+        if read_stderr:
+            nursery.start_soon(running.stderr.collect, process.stderr)
+        else:
+            await process.wait()
     running._read.set()
 
 

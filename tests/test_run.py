@@ -339,6 +339,38 @@ async def test_the_fifth_signal_forces_the_exit_of_a_stop(
     assert "STOPPING" in service.stderr.text
 
 
+@pytest.mark.process
+async def test_the_exit_is_forced_though_nobody_reads_stderr(
+    program: Callable[[str], Path],
+) -> None:
+    """a pipe that is full, which may be what blocks the loop, can't keep the process alive."""
+    source = """
+    import os
+    db = Module("db")
+    app = App(db)
+
+    @db.worker
+    async def log():
+        os.set_blocking(2, False)
+        try:
+            while True:
+                os.write(2, bytes(4096))
+        except BlockingIOError:
+            os.set_blocking(2, True)
+        say("ready")
+        app.request_shutdown()
+
+    @db.on_stop
+    async def stop():
+        time.sleep(600)
+
+    sys.exit(run(app, shutdown_timeout=0.2))
+    """
+    async with python(program(source), read_stderr=False) as service:
+        await service.ready()
+        assert await service.exit_code() == 1
+
+
 # --- the shutdown's time limit -----------------------------------------------------------------
 
 
@@ -507,6 +539,27 @@ async def test_sigusr1_never_forces_the_exit(program: Callable[[str], Path]) -> 
         await service.tell("go on")
         assert await service.exit_code() == 0
     assert service.stdout.lines[-2:] == ["top stopped", "base stopped"]
+
+
+@pytest.mark.process
+async def test_sigusr1_shows_what_blocks_the_loop(program: Callable[[str], Path]) -> None:
+    """the tree doesn't wait for the loop, and the blocking call is in it."""
+    source = """
+    db = Module("db")
+    app = App(db)
+
+    @db.worker
+    async def block():
+        say("ready")
+        time.sleep(600)
+
+    run(app)
+    """
+    async with python(program(source)) as service:
+        await service.ready()
+        service.send(signal.SIGUSR1)
+        await service.stderr.find("'db'")
+        await service.stderr.find("in block")
 
 
 # --- reload ------------------------------------------------------------------------------------
@@ -788,6 +841,17 @@ def test_serve_runs_outside_the_main_thread() -> None:
         return await trio.to_thread.run_sync(trio.run, main)
 
     assert trio.run(in_a_thread) == 0
+
+
+def test_signals_need_the_main_thread() -> None:
+    """serve says what to do where it can't have them, before the app is entered."""
+
+    async def in_a_thread() -> None:
+        app = App(prep=raising(SystemExit(3)))
+        await trio.to_thread.run_sync(trio.run, serve, app)
+
+    with pytest.raises(RuntimeError, match="signals=False"):
+        trio.run(in_a_thread)
 
 
 async def test_serve_is_a_checkpoint() -> None:

@@ -242,22 +242,28 @@ class Supervisor:
         start is wished only when what had to stop is down.
         """
         self._latest_wish = frozenset(wish)
-        units = [u for u in self.units.values() if not u.orphan]
-        stops = [u for u in units if u.name not in self._latest_wish and (u.wanted or u.leftover)]
-        starts = [u for u in units if u.name in self._latest_wish]
-        mine = self._concerned([u for u in starts if u.name in touched or not u.wanted or u.hold in _FINAL])
-        for unit in stops:
-            unit.reason = "disabled"
-        self._set_wanted(stops, False)
-        stopping = [u for u in units if u in stops or u.name in touched - self._latest_wish]
-        if not mine and not stopping:
-            stopping = [u for u in units if u.name not in self._latest_wish]
-            mine = starts
-        ticket = Ticket(lambda stopped: self._then_start(starts, mine, stopped, done))
-        ticket.watch(stopping)
+        starts, others = self._parted()
+        begun = [u for u in starts if u.name in touched or not u.wanted or u.hold in _FINAL]
+        to_start = self._concerned(begun)
+        to_stop = [u for u in others if u.wanted or u.leftover or u.name in touched]
+        if not to_start and not to_stop:
+            to_start, to_stop = starts, others
+        for unit in to_stop:
+            unit.reason = unit.reason or "disabled"
+        self._set_wanted(to_stop, False)
+        Ticket(lambda stopped: self._then_start(starts, to_start, stopped, done)).watch(to_stop)
+
+    def _parted(self) -> tuple[list[Unit], list[Unit]]:
+        """The units of the latest wish, and the others."""
+        starts: list[Unit] = []
+        others: list[Unit] = []
+        for unit in self.units.values():
+            if not unit.orphan:
+                (starts if unit.name in self._latest_wish else others).append(unit)
+        return starts, others
 
     def _concerned(self, units: list[Unit]) -> list[Unit]:
-        """These units and those of the wish that wait for them."""
+        """These units, those of the wish that wait for them, and leftovers of earlier stops."""
         found = {u: None for unit in units for u in _dependents_first(unit, lambda u: not u.up)}
         leftover = [u for u in self.units.values() if u.leftover is not None]
         return [u for u in (*found, *leftover) if u.name in self._latest_wish]

@@ -15,7 +15,6 @@ from trio_modules import Backoff, Module, Restart, current_app
 
 __all__ = ["Receiver", "ReceiverStatistics"]
 
-GRACE = 20.0  # seconds for the store to take what had been read when the hub began to stop
 UDP_BUFFER = 4 * 1024 * 1024  # what a burst may fill while the store is behind
 DATAGRAM = 65_535
 
@@ -40,7 +39,7 @@ class Receiver(Module):
     """Receives on one UDP and one TCP port; online means that both listen.
 
     The store makes it wait, the taps never do.  While it stops, what has been read is still
-    handed to the store.
+    handed to the store, which has `grace` seconds to take it.
     """
 
     def __init__(
@@ -53,12 +52,14 @@ class Receiver(Module):
         udp_port: int = 5514,
         tcp_port: int = 5514,
         max_message: int = DEFAULT_LIMIT,
+        grace: float = 20.0,
     ) -> None:
         super().__init__("receiver", depends_on=[store], wants=wants)
         self._store = store
         self.taps = [*taps]
         self._host = host
         self._max_message = max_message
+        self._grace = grace
         self._counts: Counter[str] = Counter()
         self.udp_port = udp_port
         self.tcp_port = tcp_port
@@ -142,7 +143,7 @@ class Receiver(Module):
             await self._store.put(records)
         except trio.Cancelled:
             # The hub leaves, or a part of it fails: what was read belongs into the store first.
-            with trio.move_on_after(GRACE, shield=True):
+            with trio.move_on_after(self._grace, shield=True):
                 await self._store.put(records)
             self._counts["refused"] += len(records)
             raise

@@ -18,13 +18,13 @@ from receiver import Receiver, ReceiverStatistics
 from records import Tap
 from store import Store
 
-from trio_modules import FailureLevel, ModuleStatus
+from trio_modules import App, FailureLevel, ModuleStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from trio_modules import App, Change
+    from trio_modules import Change
 
 
 @attrs.frozen
@@ -174,6 +174,31 @@ async def test_stop_hands_over_what_was_read(tmp_path: Path) -> None:
     accepted = running.store.statistics().accepted
     assert 0 < accepted == statistics.tcp == len(running.stored("seq"))
     assert statistics.refused == 0
+
+
+async def test_what_the_store_does_not_take_is_counted(tmp_path: Path) -> None:
+    """What a stuck store has not taken when the grace is over is refused: counted, not accepted."""
+    store = Store(tmp_path / "syslog.db", queue=1)
+    receiver = Receiver(store, udp_port=0, tcp_port=0, grace=0.1)
+
+    async def lock_until_refused(task_status: trio.TaskStatus[None]) -> None:
+        async with locked(tmp_path / "syslog.db"):
+            task_status.started()
+            await receiver.wait_status(ModuleStatus.STOPPING)
+            await receiver.wait_status(ModuleStatus.OFFLINE)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, App(store, receiver):
+            await nursery.start(lock_until_refused)
+            stream = await trio.open_tcp_stream("127.0.0.1", receiver.tcp_port)
+            receiver.taps.append(arrived := Tap(10))
+            await stream.send_all(b"<14>x\n" * 10)
+            await arrived.receive()
+    await stream.aclose()
+    accepted, refused = store.statistics().accepted, receiver.statistics().refused
+    assert accepted == store.statistics().stored
+    assert refused > 0
+    assert accepted + refused == 10
 
 
 async def test_nothing_listens_any_more(tmp_path: Path) -> None:

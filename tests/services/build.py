@@ -497,7 +497,8 @@ class Service:
                     await self.body(run)
             except BaseException as exc:
                 run.left = exc
-                if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc)):
+                cancelled = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc))
+                if cancelled and self.scope.cancel_called:
                     raise
             finally:
                 after = trio.lowlevel.current_statistics().tasks_living

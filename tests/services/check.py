@@ -684,7 +684,8 @@ def check_quiet_end(run: Run, began: int | None, body_ran: bool) -> Iterator[str
     reason = body_ran or began is not None or clean or cancelled or run.plan.command is not None
     if not reason:
         yield "the block ends quietly though its body never ran and nothing ended the app"
-    if run.left is not None and not cancelled:
+    strays = [leaf for leaf in leaves(run.left) if id(leaf) in run.made]
+    if run.left is not None and not cancelled and not strays:
         yield "a Cancelled leaves the block though nobody cancelled it"
     grouped = any(record.what == "body over" and "Group" in record.text for record in run.records)
     if isinstance(run.left, BaseExceptionGroup) and not grouped:
