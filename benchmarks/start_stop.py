@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from time import perf_counter
+from time import process_time
 
 import trio
 
@@ -24,10 +24,10 @@ async def ours(size: int) -> float:
     for node, dependencies in enumerate(random_graph(size)):
         modules.append(Module(f"m{node}", depends_on=[modules[other] for other in dependencies]))
     app = App(*modules)
-    began = perf_counter()
+    began = process_time()
     async with app:
         assert modules[-1].online
-    return (perf_counter() - began) / size
+    return (process_time() - began) / size
 
 
 class Floor:
@@ -72,9 +72,9 @@ class Floor:
 
 async def floor(size: int) -> float:
     graph = random_graph(size)
-    began = perf_counter()
+    began = process_time()
     await Floor(graph).life()
-    return (perf_counter() - began) / size
+    return (process_time() - began) / size
 
 
 WORKS = (

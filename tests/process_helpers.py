@@ -96,25 +96,29 @@ async def python(
 ) -> AsyncIterator[Running]:
     """Run Python for as long as the block; what runs longer is killed."""
     pipe = subprocess.PIPE
-    with trio.fail_after(TIME_LIMIT):
-        process = await trio.lowlevel.open_process(
-            [sys.executable, *map(str, args)],
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            cwd=cwd,
-            env=environment(),
-        )
-        running = Running(process, Output(), Output(), trio.Event())
-        assert process.stdin is not None
-        async with process.stdin, trio.open_nursery() as nursery:
-            nursery.start_soon(_collect, running, read_stderr)
-            try:
-                yield running
-            finally:
-                process.kill()
-                with trio.CancelScope(shield=True):
-                    await process.wait()
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *map(str, args)],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        cwd=cwd,
+        env=environment(),
+    )
+    running = Running(process, Output(), Output(), trio.Event())
+    assert process.stdin is not None
+    try:
+        with trio.fail_after(TIME_LIMIT):
+            async with process.stdin, trio.open_nursery() as nursery:
+                nursery.start_soon(_collect, running, read_stderr)
+                try:
+                    yield running
+                finally:
+                    process.kill()
+                    with trio.CancelScope(shield=True):
+                        await process.wait()
+    except trio.TooSlowError:
+        printed = f"stdout:\n{running.stdout.text}\nstderr:\n{running.stderr.text}"
+        raise AssertionError(f"it took more than {TIME_LIMIT} s\n{printed}") from None
 
 
 async def _collect(running: Running, read_stderr: bool) -> None:

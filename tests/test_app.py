@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import sys
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -427,7 +427,7 @@ class Service:
         self.web = self.trace.module("web", "db", stop=1)
         self.app = App(self.db, self.web)
 
-    async def run(self, cause: Callable[[Service], Awaitable[None]], late: Exception) -> None:
+    async def run(self, cause: Callable[[Service], Awaitable[None]], late: BaseException) -> None:
         """Run the app until the cause ends it; the body raises an exception on its way out."""
         async with self.app:
             await cause(self)
@@ -634,6 +634,56 @@ async def test_a_shutdown_does_not_wait_for_a_prep(autojump_clock: MockClock) ->
     assert trio.current_time() == 10
 
 
+async def test_an_outer_cancellation_does_not_wait_for_a_prep(autojump_clock: MockClock) -> None:
+    """the prep is cancelled, nothing is started, and the scope around the block catches it."""
+    trace = Trace()
+    with trio.move_on_after(10) as scope:
+        async with App(Module("db", prep=trace.step("db.prep", 1000)), trace.module("web")):
+            await trio.sleep(1)
+    assert trace.only(".prep!", ".start") == ["db.prep!"]
+    assert (scope.cancelled_caught, trio.current_time()) == (True, 10)
+
+
+async def test_nothing_runs_in_a_scope_that_is_cancelled_already(
+    autojump_clock: MockClock,
+) -> None:
+    """entering is cancelled before the first prep; the app may be entered later."""
+    trace = Trace()
+    app = App(trace.module("db"))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with app:
+            trace.add("body")
+    assert (scope.cancelled_caught, trace.names) == (True, [])
+    async with app:
+        assert app["db"].online
+
+
+async def test_a_start_that_swallows_its_cancellation_comes_to_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """the module never is online; its start functions all returned, so it is stopped in full."""
+    trace = Trace()
+    db, base = trace.module("db"), Module("base")
+    app = App(db, base)
+
+    @db.on_start
+    async def start() -> None:
+        with suppress(trio.Cancelled):
+            await trio.sleep_forever()
+
+    @base.worker
+    async def request() -> None:
+        await trio.sleep(1)
+        app.request_shutdown()
+
+    with watching(lambda: "online" if db.online else None) as faults:
+        async with app:
+            await trio.lowlevel.checkpoint()
+    assert faults == []
+    assert trace.names == ["db.prep", "db.start", "db.stop"]
+
+
 async def test_shutting_down_is_set_with_the_reason(autojump_clock: MockClock) -> None:
     """the first request's reason counts; later ones change nothing but the exit code."""
     app = App(Module("db"))
@@ -813,9 +863,9 @@ async def test_a_body_that_can_not_run_is_entered_cancelled(
     assert online == [False, False]
 
 
-def requesting(app: App) -> Callable[[], Awaitable[None]]:
+def requesting(app: App, exit_code: int | None = None) -> Callable[[], Awaitable[None]]:
     async def request() -> None:
-        app.request_shutdown()
+        app.request_shutdown(exit_code=exit_code)
 
     return request
 
@@ -1050,6 +1100,27 @@ async def test_what_is_no_exception_wins_against_what_began_the_shutdown(
     assert "the disk is full" in notes_of(caught.value)
 
 
+async def test_a_group_of_the_body_is_split_too(autojump_clock: MockClock) -> None:
+    """the KeyboardInterrupt leaves bare; the rest is reported and named in a note."""
+    interrupt, error = KeyboardInterrupt(), ValueError("the disk is full")
+    app = App(Module("db"))
+    async with app.reports() as channel:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            async with app:
+                raise BaseExceptionGroup("both", [interrupt, error])
+        reports = await drain(channel)
+    assert caught.value is interrupt
+    assert [leaves_of(report.exception) for report in reports] == [[error]]
+    assert "the disk is full" in notes_of(caught.value)
+
+
+async def test_what_is_no_exception_leaves_the_cancelled_body(autojump_clock: MockClock) -> None:
+    """raised by the body on its way out it wins like everywhere else."""
+    service = Service()
+    with pytest.raises(KeyboardInterrupt):
+        await service.run(by_crash, KeyboardInterrupt())
+
+
 # --- what leaves the block: (b) what began the shutdown ----------------------------------------
 
 
@@ -1080,6 +1151,25 @@ async def test_a_failed_prep_is_raised_by_entering(
     assert (caught.value.module, caught.value.stage) == (module, "prep")
     assert caught.value.__cause__ is error
     assert trace.only(".start", ".stop", "body") == []
+
+
+async def test_two_failed_preps_lose_no_error(autojump_clock: MockClock) -> None:
+    """the first is raised, what the other one raised on being cancelled is reported and noted."""
+    other = Module("other")
+
+    @other.on_prep
+    async def prep() -> None:
+        await raise_when_cancelled(KeyError("second"))
+
+    app = App(Module("db", prep=raising(ValueError("first"), 1)), other)
+    async with app.reports() as channel:
+        with pytest.raises(StartError) as caught:
+            async with app:
+                raise AssertionError("the body must not run")
+        reports = await drain(channel)
+    assert (caught.value.module, caught.value.stage) == ("db", "prep")
+    assert ["second" in "".join(map(str, leaves_of(r.exception))) for r in reports] == [True]
+    assert "second" in notes_of(caught.value)
 
 
 async def test_a_crash_beyond_the_budget_leaves_unwrapped(autojump_clock: MockClock) -> None:
@@ -1116,7 +1206,7 @@ async def test_a_crash_wins_against_the_body_that_it_ended(autojump_clock: MockC
     assert "late" in notes_of(caught.value)
 
 
-async def raise_when_cancelled(error: Exception) -> None:
+async def raise_when_cancelled(error: BaseException) -> None:
     try:
         await trio.sleep_forever()
     finally:
@@ -1388,7 +1478,7 @@ def crashing(app: App) -> App:
 
 
 async def test_an_exit_code_that_was_set_counts(autojump_clock: MockClock) -> None:
-    """app.exit_code goes before what the end of the run would say."""
+    """app.exit_code goes before what the end of the run would say, set in either way."""
     app = ending(App(Module("db", stop=raising(ValueError("bad")))))
 
     @app["db"].worker
@@ -1396,6 +1486,9 @@ async def test_an_exit_code_that_was_set_counts(autojump_clock: MockClock) -> No
         app.exit_code = 9
 
     assert await exit_code_of(app) == 9
+    app = App(command=raising(ValueError("bad")))
+    app.register(Module("db", prep=requesting(app, exit_code=8)))
+    assert await exit_code_of(app) == 8
 
 
 # --- time and chance ---------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -385,6 +387,36 @@ async def test_an_extension_is_no_pardon(autojump_clock: MockClock) -> None:
 
     await error_at_start(App(db))
     assert trio.current_time() == 15
+
+
+async def test_a_start_that_swallows_its_timeout_has_failed(autojump_clock: MockClock) -> None:
+    """returning after the deadline is too late; what its start functions did is undone."""
+    trace = Trace()
+    db = trace.module("db", start_timeout=10)
+
+    @db.on_start
+    async def start() -> None:
+        with suppress(trio.Cancelled):
+            await trio.sleep_forever()
+
+    error = await error_at_start(App(db))
+    assert error.timeout == 10
+    assert trace.names == ["db.prep", "db.start", "db.stop"]
+
+
+async def test_times_may_be_infinite(autojump_clock: MockClock) -> None:
+    """math.inf means no deadline, for start, stop and grace."""
+    trace = Trace()
+    db = trace.module("db", start=5000, stop=5000)
+
+    @db.worker(grace_period=1000)
+    async def work() -> None:
+        await db.stopping.wait()
+        await trace.step("work", 999)()
+
+    async with App(db, start_timeout=math.inf, stop_timeout=math.inf):
+        await trio.sleep(1)
+    assert trace.entries[1:] == [(5000, "db.start"), (6000, "work"), (11000, "db.stop")]
 
 
 async def test_a_prep_has_no_timeout(autojump_clock: MockClock) -> None:

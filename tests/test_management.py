@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -987,6 +988,57 @@ async def test_restart_takes_the_dependents_along(autojump_clock: MockClock) -> 
         ]
 
 
+async def test_restart_waits_for_the_slowest_dependent(autojump_clock: MockClock) -> None:
+    """a dependent that has stopped isn't started again before the restarted module is back."""
+    log: list[str] = []
+    db = service(log, "db")
+    quick = service(log, "quick", depends_on=[db])
+    slow = service(log, "slow", stop=5, depends_on=[db])
+    app = App(db, quick, slow)
+    async with app:
+        log.clear()
+        with trio.fail_after(100):
+            await app.restart(db)
+        assert trio.current_time() == 5
+        assert online(app) == {"db", "quick", "slow"}
+        lines = ("stopped quick", "stopped slow", "stop db", "start db", "start quick")
+        times = [log.index(line) for line in lines]
+        assert times == sorted(times)
+
+
+async def test_a_dependent_added_during_a_restart(autojump_clock: MockClock) -> None:
+    """what comes to depend on a module that is being restarted starts when that is back."""
+    log: list[str] = []
+    db = service(log, "db")
+    slow = service(log, "slow", stop=5, depends_on=[db])
+    app = App(db, slow)
+    async with app, trio.open_nursery() as nursery:
+        log.clear()
+        nursery.start_soon(app.restart, db)
+        await trio.sleep(1)
+        with trio.fail_after(100):
+            await app.add(service(log, "late", depends_on=[db]))
+        assert trio.current_time() == 5
+        assert log.index("started db") < log.index("start late")
+
+
+async def test_overlapping_restarts(autojump_clock: MockClock) -> None:
+    """restarts of a module and of its dependents that overlap all return, and all is online."""
+    log: list[str] = []
+    db = service(log, "db", stop=1)
+    web = service(log, "web", start=1, stop=3, depends_on=[db])
+    page = service(log, "page", stop=1, depends_on=[web])
+    other = service(log, "other", start=2, stop=2, depends_on=[db])
+    app = App(db, web, page, other)
+    async with app:
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                for module in (web, db, page, other, db):
+                    nursery.start_soon(app.restart, module)
+                    await trio.sleep(1.25)
+        assert online(app) == {"db", "web", "page", "other"}
+
+
 async def test_restart_says_why(autojump_clock: MockClock) -> None:
     """the reason of a restart reaches the workers that it cancels."""
     m = Module("m")
@@ -1361,6 +1413,31 @@ async def test_a_restarted_owner_comes_back_alone(autojump_clock: MockClock) -> 
         assert online(app) == {"owner", "child"}
 
 
+async def test_a_module_with_an_owner_is_removed_before_it(autojump_clock: MockClock) -> None:
+    """a module with an owner may be removed by hand; its owner stops as usual after that."""
+    owner, child = Module("owner"), Module("child")
+    app = App(owner)
+    async with app:
+        await app.add(child, owner=owner)
+        await app.remove(child)
+        await app.restart(owner)
+        assert online(app) == {"owner"}
+        await app.add(child, owner=owner)
+    assert child.status < STOPPING
+
+
+async def test_owned_modules_that_depend_on_each_other(autojump_clock: MockClock) -> None:
+    """when one owner's module goes, another owner's module that depends on it goes, too."""
+    a, b = Module("a"), Module("b")
+    app = App(a, b)
+    async with app:
+        await app.add(Module("of_a"), owner=a)
+        await app.add(Module("of_b", depends_on=["of_a"]), owner=b)
+        await app.restart(a)
+        assert online(app) == {"a", "b"}
+        assert list(app.modules) == ["a", "b"]
+
+
 async def test_an_owner_that_crashes(autojump_clock: MockClock) -> None:
     """modules with an owner are removed when it crashes."""
     owner = Module("owner", restart=Restart(backoff=Backoff(initial=1)))
@@ -1484,6 +1561,35 @@ async def test_removing_an_offline_module(autojump_clock: MockClock) -> None:
         assert len(app.modules) == 0
         await app.add(m)
         assert app["m"] is m
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_removing_a_module_that_is_being_prepared(
+    autojump_clock: MockClock, seconds: float
+) -> None:
+    """a module may be removed while it is added: both calls end and it isn't there any more."""
+    log: list[str] = []
+    m = service(log, "m")
+    app = App(Module("other"))
+
+    @m.on_prep
+    async def prep() -> None:
+        await trio.sleep(2)
+
+    async def add() -> None:
+        with contextlib.suppress(StartError, GraphError):
+            await app.add(m)
+
+    async with app:
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(add)
+                await trio.sleep(seconds)
+                await let_run()
+                await app.remove(m)
+        assert online(app) == {"other"}
+        assert list(app.modules) == ["other"]
+    assert log == []
 
 
 async def test_removing_a_module_whose_stop_fails(autojump_clock: MockClock) -> None:

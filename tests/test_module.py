@@ -260,6 +260,12 @@ def test_a_lifespan_has_to_be_a_generator() -> None:
         Module("db").lifespan(no_generator)  # type: ignore[arg-type]
 
 
+def test_a_lifespan_has_to_take_its_arguments() -> None:
+    """a generator function called with too many arguments is a TypeError at the declaration."""
+    with pytest.raises(TypeError, match="yields"):
+        Module("db").lifespan(yields, 1)
+
+
 @pytest.mark.parametrize("option", ["prep", "start", "stop"])
 def test_the_constructor_checks_its_functions(option: str) -> None:
     """a sync function or one that needs arguments is a TypeError of the constructor."""
@@ -941,6 +947,25 @@ async def test_code_outside_of_modules_has_none() -> None:
         await db.run_worker(work)
         refused()
     refused()
+
+
+async def test_an_app_within_an_app_is_told_apart(autojump_clock: MockClock) -> None:
+    """code of an inner app's modules knows the inner app, code around it the outer one."""
+    inner_db, outer_db = Module("inner db"), Module("outer db")
+    seen: list[tuple[str, str]] = []
+
+    async def note() -> None:
+        seen.append(where())
+
+    async def run_inner() -> None:
+        async with App(inner_db, name="inner"):
+            await inner_db.run_worker(note)
+            await note()
+
+    inner_db.on_start(note)
+    async with App(outer_db, name="outer"):
+        await outer_db.run_worker(run_inner)
+    assert seen == [("inner", "inner db"), ("inner", "inner db"), ("outer", "outer db")]
 
 
 async def test_work_runs_in_a_copy_of_its_starters_context(autojump_clock: MockClock) -> None:

@@ -73,6 +73,7 @@ class Part:
     __slots__ = (
         "_failures",
         "_logger",
+        "_numbers",
         "_reach",
         "_started",
         "_status_waiters",
@@ -95,6 +96,7 @@ class Part:
 
     life: Life
     unit: Unit
+    _numbers: dict[str, int]
 
     def __init__(self, name: str, face: object) -> None:
         self.name = name
@@ -302,9 +304,10 @@ class Part:
         nursery = self.workers.admit("start a service worker")
         if self.services is None:
             self.services = {}
+            self._numbers = {}
         worker = ServiceWorker(
             self,
-            _unique(declaration.name, self.services),
+            _unique(declaration.name, self.services, self._numbers),
             declaration.make(),
             declaration.args,
             declaration.restart,
@@ -394,12 +397,15 @@ async def _as_owner(part: Part, coro: Awaitable[object]) -> None:
     await coro
 
 
-def _unique(name: str, taken: dict[str, ServiceWorker]) -> str:
+def _unique(name: str, taken: dict[str, ServiceWorker], numbers: dict[str, int]) -> str:
+    """*name* or the next ``name#2``; *numbers* spares thousands of namesakes a long search."""
     if name not in taken:
+        numbers.pop(name, None)
         return name
-    number = 2
+    number = numbers.get(name, 1) + 1
     while f"{name}#{number}" in taken:
         number += 1
+    numbers[name] = number
     return f"{name}#{number}"
 
 

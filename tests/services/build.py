@@ -511,7 +511,8 @@ class Service:
     async def body(self, run: Run) -> None:
         text = "started" if self.app.started.is_set() else ""
         self.recorder.note("block", what="body", text=text)
-        self.note_settled()
+        if not self.recorder.wishes:
+            self.note_settled()
         try:
             await self.act_out_body()
         except BaseException as exc:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 import trio
 from trio_modules import (
+    GraphError,
     ModuleCrashed,
     ModuleStatus,
     RestartModule,
@@ -23,6 +24,7 @@ from trio_modules import (
 from services.generate import (
     AwaitShutdown,
     ModulePlan,
+    RemoveIt,
     Service,
     ServicePlan,
 )
@@ -80,6 +82,7 @@ class Seen:
         stopped: the stop functions of this run that began.
         spans: the lifespans of this run that are entered and not left.
         leaving: whether a stop function or the end of a lifespan has begun in this run.
+        fell_at_shutdown: whether this run began to stop when the app was shutting down.
     """
 
     plan: ModulePlan
@@ -95,10 +98,11 @@ class Seen:
     stopped: list[str] = attrs.field(factory=list)
     spans: list[str] = attrs.field(factory=list)
     leaving: bool = False
+    fell_at_shutdown: bool = False
 
     def new_run(self) -> None:
         self.runs += 1
-        self.was_online = self.troubled = self.leaving = False
+        self.was_online = self.troubled = self.leaving = self.fell_at_shutdown = False
         self.must_leave = None
         self.started, self.stopped, self.spans = [], [], []
 
@@ -141,6 +145,7 @@ class TraceChecker:
         self.changed = False
         self.control = False
         self.trouble = False
+        self.fallen = False
         self.calls: dict[int, tuple[Record, ModuleStatus, int]] = {}
         self.open_changes: set[int] = set()
         self.waiting: dict[int, tuple[str, float | None]] = {}
@@ -197,7 +202,9 @@ class TraceChecker:
             module.was_online = True
             self.now_online(module.plan.name)
         if after is STOPPING:
-            self.check_turn(module)
+            self.fallen = True
+            module.fell_at_shutdown = self.shutdown_at is not None
+            self.check_turn(module, before)
 
     def now_online(self, name: str) -> None:
         for token, (awaited, since) in self.waiting.items():
@@ -223,7 +230,7 @@ class TraceChecker:
                 self.fail(f"{name} starts while {lower} is {self.seen[lower].status.name}")
         if module.open:
             self.fail(f"a run of {name} begins while this of the last one goes on: {module.open}")
-        if self.plan.managed or self.body_seen or module.runs:
+        if self.plan.managed or self.body_seen or module.runs or self.fallen:
             return
         for lower in module.plan.wants:
             other = self.seen[lower]
@@ -244,18 +251,19 @@ class TraceChecker:
         if plan.start and not completed and module.stopped:
             self.fail(f"{module.stopped} of {name} ran though its start functions did not all")
 
-    def check_turn(self, module: Seen) -> None:
+    def check_turn(self, module: Seen, before: ModuleStatus) -> None:
         """A module stops when all that depend on it are offline, unless something crashed."""
         name = module.plan.name
         running = [other for other in self.dependents[name] if not self.is_over(other)]
         if running and not self.has_crashed(name):
             self.fail(f"{name} stops while {running} depend on it and run")
-        if self.body_open and self.shutdown_at is not None and self.body_is_waited_for():
-            if not self.has_crashed(name) and not module.troubled:
+        if before is ONLINE and self.body_is_waited_for() and not self.has_crashed(name):
+            if not module.troubled:
                 self.fail(f"{name} stops for the shutdown while the body still runs")
 
     def body_is_waited_for(self) -> bool:
-        assert self.shutdown_at is not None
+        if not self.body_open or self.shutdown_at is None:
+            return False
         acts = self.plan.body.acts
         own = any(isinstance(act.call, AwaitShutdown) for act in acts)
         in_time = self.now < self.shutdown_at + self.plan.stop_timeout - EPSILON
@@ -381,7 +389,7 @@ class TraceChecker:
         running = [other for other in self.dependents[name] if not self.is_over(other)]
         if running:
             self.fail(f"{function} of {name} begins while {running} depend on it and run")
-        if self.shutdown_at is None or module.since < self.shutdown_at or module.troubled:
+        if not module.fell_at_shutdown or module.troubled:
             return
         wanting = [other for other in self.soft_dependents[name] if not self.is_over(other)]
         if wanting:
@@ -539,7 +547,9 @@ class ExceptionChecker:
         self.errors: list[str] = []
         self.reported: Counter[int] = Counter()
         for report in run.reports:
-            self.reported.update(set(run.serials(report.exception)))
+            # What a ModuleCrashed was caused by has been reported when it happened.
+            if not isinstance(report.exception, ModuleCrashed):
+                self.reported.update(set(run.serials(report.exception)))
         self.left = set(run.serials(run.left))
 
     def fail(self, text: str) -> None:
@@ -627,7 +637,7 @@ class ExceptionChecker:
                 if made.module != report.module and made.serial not in self.run.passed_on:
                     self.fail(f"#{made.serial} of {made.module} was reported for {report.module}")
             direct = self.run.made.get(id(report.exception))
-            if direct is None or direct.role not in WORK:
+            if direct is None or not report.task_type.endswith("worker"):
                 continue
             expected = "info" if isinstance(direct.exc, RestartModule) else None
             if direct.label in ("failure", "stray"):
@@ -670,10 +680,16 @@ def check_left_without_control(run: Run) -> Iterator[str]:
     known = (StartError, ModuleCrashed, ShutdownError)
     from_command = [made for made in run.made.values() if made.role == "command"]
     quiet = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(left))
+    if isinstance(left, GraphError) and not body_ran and removes_modules(run.plan):
+        return  # a module that others want was removed in an earlier round
     if not quiet and not isinstance(left, known) and not from_command:
         yield f"{left!r} leaves the block, and nothing of that kind may"
     if quiet:
         yield from check_quiet_end(run, began, body_ran)
+
+
+def removes_modules(plan: ServicePlan) -> bool:
+    return any(isinstance(call, RemoveIt) for _, call in (*plan.body_calls, *plan.outside_calls))
 
 
 def check_quiet_end(run: Run, began: int | None, body_ran: bool) -> Iterator[str]:

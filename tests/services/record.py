@@ -223,7 +223,8 @@ class Recorder:
         """Remember an exception that user code is about to raise."""
         role, module, token = source
         run = self.run
-        cancelled = trio.current_effective_deadline() == -math.inf
+        # At the very moment of a deadline it is too late to say that there was no cancellation.
+        cancelled = trio.current_effective_deadline() <= trio.current_time()
         made = Made(
             len(run.made) + 1, exc, label, module, role, token, len(run.records), cancelled
         )
