@@ -48,7 +48,7 @@ def current_app() -> App:
         RuntimeError: outside of anything that a module of a running app runs.
     """
     try:
-        host = current_module()._part.host
+        host = current_module()._module_part.host
     except RuntimeError:
         host = None
     if host is None:
@@ -177,12 +177,12 @@ class App:
 
     def _enroll(self, module: Module) -> None:
         self._modules[module.name] = module
-        module._registry = self._view
-        module._touched = False
+        module._module_spec.registry = self._view
+        module._module_spec.touched = False
 
     def _strike(self, name: str) -> None:
         module = self._modules.pop(name)
-        module._registry = module._owner = None
+        module._module_spec.registry = module._module_spec.owner = None
 
     @property
     def name(self) -> str:
@@ -229,10 +229,10 @@ class App:
     def _edges(self, modules: Mapping[str, Module], kind: str) -> dict[str, list[str]]:
         edges = {}
         for name, module in modules.items():
-            others = module._depends_on if kind == "depends on" else module._wants
+            others = module._module_spec.depends_on if kind == "depends on" else module._module_spec.wants
             edges[name] = [self._known_name(modules, name, kind, other) for other in others]
-            if kind == "depends on" and module._owner is not None:
-                edges[name].append(module._owner.name)
+            if kind == "depends on" and module._module_spec.owner is not None:
+                edges[name].append(module._module_spec.owner.name)
         return edges
 
     def _known_name(
@@ -269,18 +269,18 @@ class App:
         return order, members
 
     def _member(self, module: Module, needs: list[str], wants: list[str]) -> Member:
-        stop_timeout = module._stop_timeout
+        stop_timeout = module._module_spec.stop_timeout
         limit = 0.75 * (self._settings.stop_timeout if stop_timeout is None else stop_timeout)
-        for declared in module._part.declared:
+        for declared in module._module_part.declared:
             if declared.grace_period > limit:
                 raise ValueError(
                     f"grace_period of {declared.name!r} in module {module.name!r} must be at most "
                     f"three quarters of its stop_timeout ({limit:g} s), got {declared.grace_period!r}"
                 )
         return Member(
-            module._part,
-            module._restart,
-            module._start_timeout,
+            module._module_part,
+            module._module_spec.restart,
+            module._module_spec.start_timeout,
             stop_timeout,
             tuple(dict.fromkeys(needs)),
             tuple(name for name in wants if name not in needs),
@@ -311,7 +311,7 @@ class App:
             raise RuntimeError(f"app {self.name!r} runs already, it can't be entered again")
         order, members = self._checked_graph(self._modules)
         for module in self._modules.values():
-            if module._part.host is not None:
+            if module._module_part.host is not None:
                 raise RuntimeError(f"module {module.name!r} serves another running app already")
         self.exit_code = None
         self._last_reason = None
@@ -464,18 +464,18 @@ class App:
             RuntimeError: in a lifecycle function, where it would wait for itself, and if the app
                 doesn't run.
         """
-        run = self._may_wait("manage()")
+        run = await self._managing("manage()")
         wish = self._wish()
         touched = self._touched()
         await _finished(lambda done: run.supervisor.manage(wish, touched, done))
 
     def _touched(self) -> frozenset[str]:
         """The modules that were enabled or disabled since this was asked last, and their needs."""
-        todo = [module for module in self._modules.values() if module._touched]
+        todo = [module for module in self._modules.values() if module._module_spec.touched]
         found = {module.name for module in todo}
         while todo:
             module = todo.pop()
-            module._touched = False
+            module._module_spec.touched = False
             for other in module.dependencies:
                 if other.name not in found:
                     found.add(other.name)
@@ -495,8 +495,8 @@ class App:
 
         A cancelled caller stops nothing.
         """
-        run = self._may_wait("restart()")
-        unit = self._member_of(module)._part.unit
+        run = await self._managing("restart()")
+        unit = self._member_of(module)._module_part.unit
         why = f"restart{f': {reason}' if reason else ''}"
         await _finished(lambda done: run.supervisor.bounce(unit, why, done))
 
@@ -516,7 +516,7 @@ class App:
 
         A cancelled caller stops nothing.
         """
-        run = self._may_wait("add()")
+        run = await self._managing("add()")
         new = list(modules)
         self._check_new(new)
         self._check_free(new)
@@ -527,12 +527,12 @@ class App:
             self._enroll(module)
         units = run.adopt(members)
         if owner is not None:
-            owner._part.unit.owned = [*(owner._part.unit.owned or ()), *units]
+            owner._module_part.unit.owned = [*(owner._module_part.unit.owned or ()), *units]
         await self._prepare_and_start(run, [member.part for member in members])
 
     def _check_free(self, modules: list[Module]) -> None:
         for module in modules:
-            if module._part.host is not None:
+            if module._module_part.host is not None:
                 raise RuntimeError(f"module {module.name!r} serves another running app already")
 
     def _check_owner(self, owner: Module) -> None:
@@ -544,7 +544,7 @@ class App:
         """The new members in an order in which they can be tied in; checks the whole graph."""
         names = [module.name for module in modules]
         for module in modules:
-            module._owner = owner
+            module._module_spec.owner = owner
         try:
             order, members = self._checked_graph(
                 {**self._modules, **{module.name: module for module in modules}}
@@ -553,7 +553,7 @@ class App:
                 self._check_staying(members[name])
         except BaseException:
             for module in modules:
-                module._owner = None
+                module._module_spec.owner = None
             raise
         new = set(names)
         return [members[name] for name in order if name in new]
@@ -562,7 +562,7 @@ class App:
         """Raise `GraphError` if a new module would depend on one that is being removed."""
         for other in (*member.needs, *member.wants):
             known = self._modules.get(other)
-            if known is not None and known._part.host is not None and known._part.unit.orphan:
+            if known is not None and known._module_part.host is not None and known._module_part.unit.orphan:
                 name = member.part.name
                 raise GraphError(
                     f"module {name!r} depends on {other!r}, which is being removed", (name, other)
@@ -617,8 +617,8 @@ class App:
 
         A cancelled caller stops nothing.
         """
-        run = self._may_wait("remove()")
-        unit = self._member_of(module)._part.unit
+        run = await self._managing("remove()")
+        unit = self._member_of(module)._module_part.unit
         if unit.needed_by:
             names = tuple(other.name for other in unit.needed_by)
             raise GraphError(
@@ -628,7 +628,8 @@ class App:
             )
         await _finished(lambda done: run.supervisor.retire(unit, done))
 
-    def _may_wait(self, what: str) -> AppRun:
+    async def _managing(self, what: str) -> AppRun:
+        """The present run, when its preparation is over; not for those who would hold it up."""
         run = self._running(what)
         part = _current_part()
         if part is not None and part.in_lifecycle_function:
@@ -637,6 +638,7 @@ class App:
             )
         if trio.lowlevel.current_task() is run.entry_task:
             raise RuntimeError(f"{what} before the start of app {self.name!r} would wait for itself")
+        await run.prepared.wait()
         return run
 
     def _member_of(self, module: Module | str) -> Module:
@@ -746,7 +748,7 @@ class App:
         return self._running("task_tree()").tree()
 
     def _info(self, module: Module) -> ModuleInfo:
-        part = module._part
+        part = module._module_part
         wanted = part.host is not None and part.unit.wanted
         return part.info(wanted=wanted, enabled=module.enabled)
 

@@ -114,6 +114,7 @@ class AppRun:
         assert root_task is not None
         self._root_task = root_task
         self.entry_task: trio.lowlevel.Task | None = None
+        self.prepared = trio.Event()
         self.modules_stopped = trio.Event()
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_removed: Callable[[str], None] = lambda name: None
@@ -242,7 +243,7 @@ class AppRun:
                     await self._ended.wait()
                     nursery.cancel_scope.cancel(reason="the app has stopped")
         finally:  # whatever went wrong here, nobody may wait for it for ever
-            for event in (self.modules_stopped, self._entered, self._ended):
+            for event in (self.prepared, self.modules_stopped, self._entered, self._ended):
                 event.set()
 
     async def _sit_out(self, event: trio.Event) -> None:
@@ -295,6 +296,7 @@ class AppRun:
                 await self._run_command(self._settings.command)
         self.entry_task = None
         self._entering = False
+        self.prepared.set()
         if self.reason is None:
             self._start(wish())
         self._check_ended()
@@ -486,7 +488,7 @@ class AppRun:
                 self._tell_loss(winner, error)
             return
         if winner is not None:
-            add_note(winner, f"besides: {shown(loser)}")
+            add_note(winner, f"besides: {_told(loser)}")
         if loser not in self._lost:
             self._report_loss(loser)
 
@@ -617,6 +619,13 @@ class AppRun:
     def ended(self) -> trio.Event:
         """Set when everything has stopped."""
         return self._ended
+
+
+def _told(exc: BaseException) -> str:
+    """Our own errors say more as text, with their cause, than as a call."""
+    if isinstance(exc, (StartError, StopError, ModuleCrashed)):
+        return f"{type(exc).__name__}: {exc}"
+    return shown(exc)
 
 
 def _joined(fatal: list[BaseException]) -> BaseException | None:

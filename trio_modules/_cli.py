@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from trio_modules._app import App
 from trio_modules._exceptions import GraphError
@@ -39,11 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     own, args = _split(given)
-    options = _parser().parse_args(own)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     try:
+        options = _parser().parse_args(own)
+        logging.basicConfig(
+            level=options.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
         app = _load(options.target, args)
         command: Callable[[App, argparse.Namespace], int] = options.command
         return command(app, options)
@@ -59,12 +61,19 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:place], argv[place + 1 :]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is there for who asks for help."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="trio-modules", description="Run and look at services made of modules."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="{run,graph,check}")
     _command(commands, "run", _run, "run the app until it has shut down; ARGS go to its factory")
     graph = _command(commands, "graph", _graph, "print what depends on what")
     graph.add_argument("--format", choices=sorted(_FORMATS), default="tree", help="default: tree")
@@ -73,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[_Parser],
     name: str,
     command: Callable[[App, argparse.Namespace], int],
     text: str,
@@ -255,5 +264,12 @@ def _factory_args(
     except TypeError:
         if args:
             raise _UsageError(f"{target!r} takes no arguments, got {args!r}") from None
-        return ()
-    return (args,)
+    else:
+        return (args,)
+    try:
+        signature.bind()
+    except TypeError:
+        raise _UsageError(
+            f"{target!r} must take no arguments or the list ARGS, but its signature is {signature}"
+        ) from None
+    return ()

@@ -552,7 +552,8 @@ class Supervisor:
     def _drop_owned(self, unit: Unit) -> None:
         """What the unit owns goes with it, and what needs that: all down already, or nearly."""
         owned, unit.owned = unit.owned or (), None
-        goes = {u: None for each in owned for u in _dependents_first(each, lambda u: True)}
+        present = [each for each in owned if self.units.get(each.name) is each]
+        goes = {u: None for each in present for u in _dependents_first(each, lambda u: True)}
         for each in goes:
             each.orphan = True
             each.wanted = False
@@ -585,7 +586,7 @@ class Supervisor:
 
     def _refresh(self, unit: Unit) -> None:
         """Bring the unit's flags up to date, and with them the counters of its neighbours."""
-        up = unit.status is ONLINE
+        up = unit.status is ONLINE and not unit.bounce
         down = unit.status <= OFFLINE or unit.leftover is not None
         if up is not unit.up:
             unit.up = up

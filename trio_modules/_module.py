@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
 
@@ -47,6 +47,32 @@ AsyncFn = Callable[..., Awaitable[object]]
 
 #: The last quarter of the stop time belongs to the stop functions and lifespans.
 _LARGEST_GRACE = 0.75
+
+
+class _Spec:
+    """What a module was given, and who has it."""
+
+    __slots__ = (
+        "depends_on",
+        "enabled",
+        "owner",
+        "registry",
+        "restart",
+        "start_timeout",
+        "stop_timeout",
+        "touched",
+        "wants",
+    )
+
+    depends_on: tuple[Module | str, ...]
+    wants: tuple[Module | str, ...]
+    enabled: bool
+    touched: bool
+    owner: Module | None
+    registry: Mapping[str, Module] | None
+    restart: Restart
+    start_timeout: float | None
+    stop_timeout: float | None
 
 
 def current_module() -> Module:
@@ -100,19 +126,8 @@ class Module:
     Mostly the seed's ``Register``; soft dependencies, lifespans and restarts are ours.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_depends_on",
-        "_enabled",
-        "_owner",
-        "_part",
-        "_registry",
-        "_restart",
-        "_start_timeout",
-        "_stop_timeout",
-        "_touched",
-        "_wants",
-    )
+    # Whoever subclasses it has attributes of their own: two names, and no likely ones.
+    __slots__ = ("__weakref__", "_module_part", "_module_spec")
 
     _public: ClassVar[frozenset[str]]
 
@@ -136,27 +151,28 @@ class Module:
         restart: Restart = Restart(max_restarts=3),  # noqa: B008
     ) -> None:
         check_identifier("name", name)
-        self._depends_on = _dependencies("depends_on", name, depends_on)
-        self._wants = _dependencies("wants", name, wants)
+        self._module_spec = _Spec()
+        self._module_spec.depends_on = _dependencies("depends_on", name, depends_on)
+        self._module_spec.wants = _dependencies("wants", name, wants)
         self._check_twice(name)
         if not isinstance(restart, Restart):
             raise TypeError(f"restart must be a Restart, got {restart!r}")
-        self._start_timeout = _timeout("start_timeout", start_timeout)
-        self._stop_timeout = _timeout("stop_timeout", stop_timeout)
-        self._restart = restart
-        self._enabled = bool(enabled)
-        self._touched = False
-        self._owner: Module | None = None
-        self._registry: Mapping[str, Module] | None = None
-        self._part = Part(name, self)
-        self._part.stop_timeout = self._stop_timeout
+        self._module_spec.start_timeout = _timeout("start_timeout", start_timeout)
+        self._module_spec.stop_timeout = _timeout("stop_timeout", stop_timeout)
+        self._module_spec.restart = restart
+        self._module_spec.enabled = bool(enabled)
+        self._module_spec.touched = False
+        self._module_spec.owner = None
+        self._module_spec.registry = None
+        self._module_part = Part(name, self)
+        self._module_part.stop_timeout = self._module_spec.stop_timeout
         for declare, fn in ((self.on_prep, prep), (self.on_start, start), (self.on_stop, stop)):
             if fn is not None:
                 declare(fn)
 
     def _check_twice(self, name: str) -> None:
         seen: set[str] = set()
-        for other in (*map(_name_of, self._depends_on), *map(_name_of, self._wants)):
+        for other in (*map(_name_of, self._module_spec.depends_on), *map(_name_of, self._module_spec.wants)):
             if other in seen:
                 raise GraphError(f"module {name!r} names the dependency {other!r} twice", (other,))
             seen.add(other)
@@ -169,12 +185,12 @@ class Module:
     @property
     def name(self) -> str:
         """Its name."""
-        return self._part.name
+        return self._module_part.name
 
     @property
     def logger(self) -> logging.Logger:
         """Its logger, ``trio_modules.<name>``."""
-        return self._part.logger
+        return self._module_part.logger
 
     @property
     def dependencies(self) -> tuple[Module, ...]:
@@ -183,13 +199,13 @@ class Module:
         Raises:
             GraphError: if a name can't be looked up.
         """
-        owner = () if self._owner is None else (self._owner,)
-        return (*map(self._look_up, self._depends_on), *owner)
+        owner = () if self._module_spec.owner is None else (self._module_spec.owner,)
+        return (*map(self._look_up, self._module_spec.depends_on), *owner)
 
     def _look_up(self, other: Module | str) -> Module:
         if isinstance(other, Module):
             return other
-        known = (self._registry or {}).get(other)
+        known = (self._module_spec.registry or {}).get(other)
         if known is None:
             raise GraphError(
                 f"module {self.name!r} depends on {other!r}, which is not registered",
@@ -202,7 +218,7 @@ class Module:
     @property
     def status(self) -> ModuleStatus:
         """Where it is in its life (seed)."""
-        return self._part.status
+        return self._module_part.status
 
     @property
     def online(self) -> bool:
@@ -212,7 +228,7 @@ class Module:
     @property
     def online_soon(self) -> bool:
         """Whether it is ONLINE or about to be, as far as is known (seed)."""
-        part = self._part
+        part = self._module_part
         if self.online or self.status is ModuleStatus.STARTING:
             return True
         return part.host is not None and part.unit.wanted and not part.unit.out
@@ -220,12 +236,12 @@ class Module:
     @property
     def started(self) -> trio.Event:
         """Set when it comes online; replaced when the run ends (seed: ``StartCompleted``)."""
-        return self._part.started_event
+        return self._module_part.started_event
 
     @property
     def stopping(self) -> trio.Event:
         """Set when it begins to stop; replaced when the run ends (seed)."""
-        return self._part.stopping_event
+        return self._module_part.stopping_event
 
     async def wait_status(self, status: ModuleStatus) -> None:
         """Wait until it has this status, however briefly. Cancellation only ends the wait.
@@ -238,7 +254,7 @@ class Module:
         if self.status is status:
             await trio.lowlevel.checkpoint()
         else:
-            await self._part.status_reached(status).wait()
+            await self._module_part.status_reached(status).wait()
 
     async def wait_online(self) -> None:
         """Wait until it is online. Cancellation only ends the wait."""
@@ -251,7 +267,7 @@ class Module:
         Raises:
             ModuleOffline: unless it is starting or online.
         """
-        nursery = self._part.workers.nursery
+        nursery = self._module_part.workers.nursery
         if nursery is None or self.status < ModuleStatus.STARTING:
             raise ModuleOffline(self.name, self.status.name, "give its nursery")
         return nursery
@@ -268,7 +284,7 @@ class Module:
         check_seconds("seconds", seconds, finite=True)
         if self.status not in (ModuleStatus.STARTING, ModuleStatus.STOPPING):
             raise ModuleOffline(self.name, self.status.name, "extend the time of a start or stop")
-        self._part.life.extend_timeout(seconds)
+        self._module_part.life.extend_timeout(seconds)
 
     @contextmanager
     def interruptible(self) -> Iterator[trio.CancelScope]:
@@ -277,8 +293,8 @@ class Module:
         Raises:
             ModuleOffline: outside of a running app.
         """
-        self._part.hosted  # noqa: B018
-        life = self._part.life
+        self._module_part.hosted  # noqa: B018
+        life = self._module_part.life
         with trio.CancelScope() as scope:
             life.interruptible(scope)
             try:
@@ -345,7 +361,7 @@ class Module:
         self._check_not_running(what)
         check_async(fn, what)
         check_call(fn, args, what)
-        self._part.add_function(what, functools.partial(fn, *args) if args else fn)
+        self._module_part.add_function(what, functools.partial(fn, *args) if args else fn)
         return fn
 
     def _check_not_running(self, what: str) -> None:
@@ -356,14 +372,14 @@ class Module:
 
     @overload
     def lifespan(
-        self, async_gen_fn: Callable[..., AsyncGenerator[T, None]], *args: object
+        self, async_gen_fn: Callable[..., AsyncIterator[T]], *args: object
     ) -> Resource[T]: ...
     @overload
     def lifespan(
         self, async_gen_fn: None = None
-    ) -> Callable[[Callable[[], AsyncGenerator[T, None]]], Resource[T]]: ...
+    ) -> Callable[[Callable[[], AsyncIterator[T]]], Resource[T]]: ...
     def lifespan(
-        self, async_gen_fn: Callable[..., AsyncGenerator[object, None]] | None = None, *args: object
+        self, async_gen_fn: Callable[..., AsyncIterator[object]] | None = None, *args: object
     ) -> object:
         """Declare an async generator function that yields once: around the module's whole run.
 
@@ -384,8 +400,8 @@ class Module:
         if async_gen_fn is None:
             return self.lifespan
         self._check_not_running("lifespan")
-        resource = Resource(self._part, async_gen_fn, args)
-        self._part.resources += (resource,)
+        resource = Resource(self._module_part, async_gen_fn, args)
+        self._module_part.resources += (resource,)
         return resource
 
     # ------------------------------------------------------------ workers
@@ -413,7 +429,7 @@ class Module:
             TypeError: if the function isn't async or can't take *args*.
             ValueError: if the grace is more than three quarters of the stop time.
         """
-        workers = self._part.workers
+        workers = self._module_part.workers
         if cancel_scope is None and not grace_period:
             workers.start(async_fn, args, name)
             return
@@ -442,7 +458,7 @@ class Module:
 
         The caller's cancellation applies as usual.
         """
-        return await self._part.workers.run(async_fn, args, name)
+        return await self._module_part.workers.run(async_fn, args, name)
 
     def guarded(
         self, async_fn: Callable[P, Awaitable[object]], name: str | None = None
@@ -457,7 +473,7 @@ class Module:
             async_fn: the function.
             name: for logs and reports; the function's by default.
         """
-        return self._part.workers.guard(async_fn, name)
+        return self._module_part.workers.guard(async_fn, name)
 
     def start_service_worker(
         self,
@@ -494,7 +510,7 @@ class Module:
             "start_service_worker", async_fn, args, name, restart, backoff, restart_on_return,
             grace_period,
         )  # fmt: skip
-        return self._part.start_service(declaration)
+        return self._module_part.start_service(declaration)
 
     @overload
     def worker(
@@ -526,12 +542,12 @@ class Module:
         check_async(async_fn, "worker")
         check_call(async_fn, args, "worker")
         self._check_grace(grace_period)
-        self._part.declare(
+        self._module_part.declare(
             Declaration(
                 make=lambda: async_fn,
                 args=args,
                 name=_label(name, async_fn),
-                lasts=self._part.lasts_now(),
+                lasts=self._module_part.lasts_now(),
                 service=False,
                 grace_period=grace_period,
             )
@@ -589,7 +605,7 @@ class Module:
             "service_worker", async_fn, args, name, restart, backoff, restart_on_return,
             grace_period,
         )  # fmt: skip
-        self._part.declare(declaration)
+        self._module_part.declare(declaration)
         return async_fn
 
     def _service(
@@ -611,7 +627,7 @@ class Module:
             make=lambda: async_fn,
             args=args,
             name=_label(name, async_fn),
-            lasts="run" if what.startswith("start_") else self._part.lasts_now(),
+            lasts="run" if what.startswith("start_") else self._module_part.lasts_now(),
             service=True,
             task_status=task_status,
             restart=_policy(restart, backoff),
@@ -687,15 +703,15 @@ class Module:
         def make() -> AsyncFn:
             return Grid(
                 interval, beat, immediately=immediately, jitter=jitter, missed=missed,
-                rng=lambda: self._part.rng,
+                rng=lambda: self._module_part.rng,
             ).run  # fmt: skip
 
-        self._part.declare(
+        self._module_part.declare(
             Declaration(
                 make=make,
                 args=(),
                 name=_label(name, async_fn),
-                lasts=self._part.lasts_now(),
+                lasts=self._module_part.lasts_now(),
                 service=True,
                 restart=_policy(restart, None),
             )
@@ -704,7 +720,7 @@ class Module:
 
     def _check_grace(self, grace_period: float) -> None:
         check_seconds("grace_period", grace_period)
-        stop_timeout = self._part.stop_timeout
+        stop_timeout = self._module_part.stop_timeout
         if stop_timeout is not None and grace_period > _LARGEST_GRACE * stop_timeout:
             raise ValueError(
                 f"grace_period must be at most three quarters of the stop_timeout of module "
@@ -716,12 +732,12 @@ class Module:
     @property
     def failures(self) -> Mapping[str, FailureStatus]:
         """All that is wrong with it now, by id (the seed had one slot)."""
-        return self._part.failures.by_id
+        return self._module_part.failures.by_id
 
     @property
     def failure(self) -> FailureStatus:
         """The most severe failure, the newest among equals; of level NONE without any."""
-        return self._part.worst_failure
+        return self._module_part.worst_failure
 
     def set_hint(self, id: str, message: str, title: str = "") -> FailureStatus:  # noqa: A002
         """Say something worth knowing about a module that works (seed: ``Hint``).
@@ -755,7 +771,7 @@ class Module:
 
     def _set(self, level: FailureLevel, failure_id: str, message: str, title: str) -> FailureStatus:
         _check_failure_id(failure_id)
-        return self._part.set_failure(
+        return self._module_part.set_failure(
             FailureStatus(level, failure_id, message, title, since=trio.current_time())
         )
 
@@ -765,11 +781,11 @@ class Module:
         Args:
             id: the id that it was set with.
         """
-        return self._part.resolve_failure(id)
+        return self._module_part.resolve_failure(id)
 
     def resolve_all(self) -> None:
         """Take all failures back (seed: ``Resolve("")``)."""
-        self._part.failures.resolve_all()
+        self._module_part.failures.resolve_all()
 
     def report_info(self, message: str) -> ModuleError:
         """Report a message, with severity "info" (seed: ``NewInfoMessage``).
@@ -795,7 +811,7 @@ class Module:
         return self._report(ModuleError(shown(exc), self.name, task_name, exception=exc))
 
     def _report(self, error: ModuleError) -> ModuleError:
-        reporter = self._part.hosted.reporter
+        reporter = self._module_part.hosted.reporter
         error.time = trio.current_time()
         reporter.report(error)
         return error
@@ -805,12 +821,12 @@ class Module:
     @property
     def enabled(self) -> bool:
         """Whether it was enabled by name (seed)."""
-        return self._enabled
+        return self._module_spec.enabled
 
     @property
     def enabled_as_dependency(self) -> bool:
         """Whether an enabled module of its app depends on it, directly or not (seed)."""
-        todo = [each for each in (self._registry or {}).values() if each.enabled]
+        todo = [each for each in (self._module_spec.registry or {}).values() if each.enabled]
         seen = set(todo)
         while todo:
             for other in todo.pop().dependencies:
@@ -835,9 +851,9 @@ class Module:
         Args:
             enabled: whether it is to run in a managed app.
         """
-        self._touched = True
-        changed = self._enabled is not bool(enabled)
-        self._enabled = bool(enabled)
+        self._module_spec.touched = True
+        changed = self._module_spec.enabled is not bool(enabled)
+        self._module_spec.enabled = bool(enabled)
         return changed
 
 

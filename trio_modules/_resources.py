@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from trio_modules._context import HasMainTask, current_owner
 from trio_modules._exceptions import ModuleOffline, UndeclaredDependency
@@ -36,7 +36,7 @@ class Resource(Generic[T]):
     def __init__(
         self,
         module: ResourceModule,
-        fn: Callable[..., AsyncGenerator[T, None]],
+        fn: Callable[..., AsyncIterator[T]],
         args: tuple[object, ...],
     ) -> None:
         if not inspect.isasyncgenfunction(fn):
@@ -46,7 +46,7 @@ class Resource(Generic[T]):
         check_call(fn, args, "lifespan")
         self.name = callable_name(fn)
         self._module = module
-        self._fn = fn
+        self._fn = cast("Callable[..., AsyncGenerator[T, None]]", fn)
         self._args = args
         self._generator: AsyncGenerator[T, None] | None = None
         self._fakes: list[T] = []

@@ -6,6 +6,7 @@ they count and force the exit even while the loop is blocked; all else they hand
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,7 +14,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import TypeAlias
 
@@ -27,6 +27,8 @@ __all__ = ["run", "serve"]
 
 #: The seed's count: so many signals, the first one included, and the program is gone.
 _SIGNALS_TO_FORCE = 5
+
+_PATIENCE_WITH_STDERR = 1.0
 
 _logger = logging.getLogger("trio_modules")
 
@@ -116,6 +118,8 @@ class _Options:
 
 
 async def _serve(app: AppOrFactory, signals: bool, options: _Options) -> int:
+    if signals and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("signals=True needs the main thread; use signals=False elsewhere")
     ready_app = await _made(app)
     leaving: BaseException | None = None
     code = 0
@@ -191,14 +195,12 @@ class _Program:
 
     # ------------------------------------------------------------ signals
 
-    @contextmanager
+    @contextlib.contextmanager
     def handlers(self, signals: bool) -> Iterator[None]:
         """Handle the signals for the length of a block."""
         if not signals:
             yield
             return
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("signals=True needs the main thread; use signals=False elsewhere")
         before = {}
         names = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1")
         try:
@@ -211,8 +213,8 @@ class _Program:
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         name = signal.Signals(signum).name
-        if name == "SIGUSR1":
-            self._token.run_sync_soon(self._print_tree)
+        if name == "SIGUSR1":  # from here, since it is when the loop is blocked that people ask
+            _write(f"{self._tree()}\n{self._thread_stack() if trio.lowlevel.in_trio_task() else ''}")
         elif name == "SIGHUP" and self._options.reload is not None:
             self._token.run_sync_soon(self._start_reload)
         else:
@@ -221,9 +223,10 @@ class _Program:
     def _count_signal(self, name: str) -> None:
         self._count += 1
         left = _SIGNALS_TO_FORCE - self._count
+        run = self._app._run
         if left <= 0:
             self._force(f"{name} was the {self._count}th signal")
-        elif self._count == 1:
+        elif self._count == 1 and (run is None or run.reason is None):
             self._watch(self._options.drain_delay)
             self._token.run_sync_soon(self._begin, name)
         else:
@@ -259,8 +262,10 @@ class _Program:
             caught = take_apart(exc)
             if caught.failure is not None:
                 self._app._reporter.caught(caught.failure, "", "reload", "control")
-            if caught.passing is not None:
-                raise caught.passing from None
+            for fatal in caught.fatal:
+                self._app._fatal(fatal)
+            if caught.passing is not None and not caught.fatal:
+                raise
 
     # ------------------------------------------------------------ the last resort
 
@@ -290,9 +295,6 @@ class _Program:
         _write(f"{why}: forcing the exit\n{self._tree()}\n{self._thread_stack()}\n")
         os._exit(1)
 
-    def _print_tree(self) -> None:
-        _write(f"{self._tree()}\n")
-
     def _tree(self) -> str:
         run = self._app._run
         return f"app {self._app.name!r} is not running" if run is None else run.tree()
@@ -303,7 +305,18 @@ class _Program:
 
 
 def _write(text: str) -> None:
-    """Write to stderr past Python's buffers, which a signal may have found in mid-air."""
+    """Write to stderr past Python's buffers, which a signal may have found in mid-air.
+
+    From a thread, and not for longer than a second: a stderr that nobody reads may be what
+    blocks everything.
+    """
+    thread = threading.Thread(target=_write_all, args=(text,), name="stderr", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_WITH_STDERR)
+
+
+def _write_all(text: str) -> None:
     data = text.encode(errors="backslashreplace")
-    while data:
-        data = data[os.write(2, data) :]
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(2, data) :]
