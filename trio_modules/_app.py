@@ -587,7 +587,8 @@ class App:
             await run.prep_modules(parts, failed)
             if errors:
                 for part in reversed(parts):
-                    run.supervisor.detach(part.unit)
+                    if run.supervisor.units.get(part.name) is part.unit:
+                        run.supervisor.detach(part.unit)
                 over.set()
             else:
                 wish = set(self._wish())

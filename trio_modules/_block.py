@@ -317,6 +317,8 @@ class AppRun:
                 self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
             return
         names = {part.name for part in parts}
+        for part in parts:
+            part.unit.preparing = True
         sorter: TopologicalSorter[str] = TopologicalSorter()
         for part in parts:
             needs = (*part.unit.needs, *part.unit.wants)
@@ -324,6 +326,9 @@ class AppRun:
         sorter.prepare()
         async with trio.open_nursery() as nursery:
             self._prep_ready(sorter, nursery, failed)
+        for part in parts:  # what waited for a prep that failed
+            if part.unit.preparing:
+                self.supervisor.prepared(part.unit, ModuleStatus.DEAD)
 
     def _prep_ready(
         self,
@@ -340,8 +345,8 @@ class AppRun:
                         self._prep_task, part, sorter, nursery, failed, name=f"prep of {name}"
                     )
                 else:
-                    self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
                     sorter.done(name)
+                    self.supervisor.prepared(part.unit, ModuleStatus.OFFLINE)
 
     async def _prep_task(
         self,
@@ -357,11 +362,9 @@ class AppRun:
         finally:
             part.prep_task = None
         if well:
-            self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
             sorter.done(part.name)
             self._prep_ready(sorter, nursery, failed)
-        else:
-            self.supervisor.set_status(part.unit, ModuleStatus.DEAD)
+        self.supervisor.prepared(part.unit, ModuleStatus.OFFLINE if well else ModuleStatus.DEAD)
 
     async def _prep_one(
         self,

@@ -169,6 +169,7 @@ class ShutdownError(ExceptionGroup[StopError]):
     """Everything stopped, but not all of it cleanly: a group of `StopError`."""
 
     def derive(self, excs: Sequence[StopError]) -> Self:  # type: ignore[override]
+        """A group of the same kind with other errors; what ``split`` and ``subgroup`` call."""
         return type(self)(self.message, excs)
 
 

@@ -73,6 +73,7 @@ class Life:
         "_holding",
         "_interruptible",
         "_late",
+        "_late_timer",
         "_module",
         "_parked",
         "_reported",
@@ -107,6 +108,7 @@ class Life:
         self.start_timeout = start_timeout
         self.main_task: trio.lowlevel.Task | None = None
         self._parked: trio.lowlevel.Task | None = None
+        self._late_timer: Timer | None = None
         self._interruptible: dict[trio.CancelScope, None] | None = None
         self._reset()
 
@@ -213,7 +215,7 @@ class Life:
     async def _finish(self) -> None:
         """The nursery is closed: the stop functions, when those that depend on the module are down."""
         if self._late:  # the work outlasted its time: what follows has as much once more
-            self._timers.after(self._late, self._expire)
+            self._late_timer = self._timers.after(self._late, self._expire)
         if not self._turn:  # a crash: those that depend on it go first
             with trio.CancelScope(shield=True):
                 await self._park()
@@ -429,7 +431,7 @@ class Life:
         if not seconds:
             self._expire()
         elif self._in_last_stage:
-            self._timers.after(seconds, self._expire)
+            self._late_timer = self._timers.after(seconds, self._expire)
 
     @property
     def _in_last_stage(self) -> bool:
@@ -496,6 +498,9 @@ class Life:
 
     def closed(self, ending: Ending) -> None:
         """See `Startable`."""
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
         self._reset()
         self._interruptible = None
         self._module.run_ended()

@@ -62,6 +62,7 @@ class Unit:
             or "failed".
         missing: dependencies that it would have to wait for before it starts.
         dependents: dependents that it would have to wait for before it stops.
+        preparing: its prep is going on, or waits for that of others.
         turn: whether it was its turn to stop in this run.
         reviving: it was up, so its next start is a restart by the supervisor.
         leftover: the error of a stop that ran out of time, while it still runs.
@@ -84,6 +85,7 @@ class Unit:
         "out_needs",
         "owned",
         "part",
+        "preparing",
         "reason",
         "restarts",
         "retry",
@@ -119,6 +121,7 @@ class Unit:
         self.missing = self.dependents = self.out_needs = 0
         self.up = self.rising = self.sinking = self.out = False
         self.down = True
+        self.preparing = False
         self.turn = self.reviving = self.orphan = self.was_up = False
         self.leftover: StopError | None = None
         self.retry: Timer | None = None
@@ -145,7 +148,7 @@ class Unit:
             return False
         if self.wanted:
             return self.up or (self.down and self.out and _is_stuck(self))
-        return self.down
+        return self.down and not self.preparing
 
 
 class Ticket:
@@ -400,6 +403,13 @@ class Supervisor:
         self.set_status(unit, ONLINE)
         self._settle(unit)
 
+    def prepared(self, unit: Unit, status: ModuleStatus) -> None:
+        """The unit's prep is over: OFFLINE if it went well, else DEAD."""
+        unit.preparing = False
+        self.set_status(unit, status)
+        self._settle(unit)
+        self._drop_orphan(unit)
+
     def fall(self, unit: Unit, reason: str) -> None:
         """The unit crashed: it and all that depend on it leave ONLINE in this step."""
         unit.hold = "crashed"
@@ -482,12 +492,13 @@ class Supervisor:
             unit.stop_timer = None
         self._alive -= 1
         error = self._stop_error(unit, ending)
-        unit.bounce = unit.turn = False
+        unit.bounce = False
         unit.leftover = None
         unit.reason = ""
         unit.hold = "" if unit.hold == "crashed" else unit.hold
         unit.part.closed(ending)
         failure = self._judge(unit, ending) or error
+        unit.turn = False
         self.set_status(unit, OFFLINE)
         self._settle(unit, failure)
         if unit.hold in ("gave-up", "failed", "retrying"):
@@ -562,7 +573,7 @@ class Supervisor:
         self._drop_orphan(unit)
 
     def _drop_orphan(self, unit: Unit) -> None:
-        if unit.orphan and unit.status <= OFFLINE and not unit.needed_by:
+        if unit.orphan and unit.resting and unit.status <= OFFLINE and not unit.needed_by:
             needs = [other for other in unit.needs if other.orphan]
             self.detach(unit)
             for other in needs:
