@@ -456,6 +456,31 @@ async def test_nobody_waits_for_the_modules_of_others(autojump_clock: MockClock)
         assert trio.current_time() == 21
 
 
+async def test_nobody_returns_early_because_of_others(autojump_clock: MockClock) -> None:
+    """a caller gets what it wished, whatever others wish or manage in the same moment."""
+    log: list[str] = []
+    modules = [service(log, f"m{number}", start=5) for number in range(10)]
+    other = Module("other", enabled=True)
+    app = App(*modules, other, managed=True)
+    seen: list[bool] = []
+
+    async def enable(module: Module) -> None:
+        await switch(app, on=(module,))
+        seen.append(module.online)
+
+    async def interfere() -> None:
+        await trio.lowlevel.checkpoint()
+        other.enable()
+
+    async with app:
+        for module in modules:  # the order in which tasks run is random: ten times is enough
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(enable, module)
+                nursery.start_soon(interfere)
+                nursery.start_soon(app.manage)
+    assert seen == [True] * 10
+
+
 async def test_a_wish_that_someone_else_took_back(autojump_clock: MockClock) -> None:
     """who waits for a module that another caller disables isn't left waiting."""
     slow = Module("slow")

@@ -464,9 +464,9 @@ class App:
             RuntimeError: in a lifecycle function, where it would wait for itself, and if the app
                 doesn't run.
         """
+        touched = self._touched()
         run = await self._managing("manage()")
         wish = self._wish()
-        touched = self._touched()
         await _finished(lambda done: run.supervisor.manage(wish, touched, done))
 
     def _touched(self) -> frozenset[str]:
@@ -639,7 +639,8 @@ class App:
             )
         if trio.lowlevel.current_task() is run.entry_task:
             raise RuntimeError(f"{what} before the start of app {self.name!r} would wait for itself")
-        await run.prepared.wait()
+        if not run.prepared.is_set():  # else it is begun even for a caller that is cancelled
+            await run.prepared.wait()
         return run
 
     def _member_of(self, module: Module | str) -> Module:
