@@ -1588,6 +1588,66 @@ async def test_removing_an_offline_module(autojump_clock: MockClock) -> None:
         assert app["m"] is m
 
 
+async def test_removing_a_module_whose_stop_runs_out_of_time(autojump_clock: MockClock) -> None:
+    """remove raises when the stop ran out of time; the module is gone once it has really ended."""
+    m = Stubborn("m", 60, stop_timeout=5)
+    app = App(m)
+    async with app:
+        with pytest.raises(StopError):
+            await app.remove(m)
+        assert trio.current_time() == 5
+        with pytest.raises(GraphError):
+            await app.add(Module("m"))
+        await trio.sleep(60)
+        assert len(app.modules) == 0
+        await app.add(Module("m"))
+        assert online(app) == {"m"}
+
+
+async def test_cancelled_callers_of_add_and_remove(autojump_clock: MockClock) -> None:
+    """what add and remove have begun is carried to its end although the caller left."""
+    log: list[str] = []
+    m = service(log, "m", start=3, stop=3)
+    app = App(Module("other"))
+    async with app:
+        for change in (app.add, app.remove):
+            with trio.move_on_after(1) as scope:
+                await change(m)
+            assert scope.cancelled_caught
+            await trio.sleep(3)
+        assert list(app.modules) == ["other"]
+    assert log == ["start m", "started m", "stop m", "stopped m"]
+
+
+@pytest.mark.parametrize("change", ["restart", "add", "remove"])
+@pytest.mark.parametrize("place", [in_start, in_stop])
+async def test_other_changes_in_lifecycle_functions(
+    autojump_clock: MockClock,
+    change: str,
+    place: Callable[[Module, Callable[[], Awaitable[None]]], None],
+) -> None:
+    """restart, add and remove refuse where they would wait for themselves, like manage."""
+    m, other = Module("m"), Module("other")
+    app = App(m, other)
+    refused: list[RuntimeError] = []
+
+    async def act() -> None:
+        try:
+            if change == "add":
+                await app.add(Module("new"))
+            else:
+                await getattr(app, change)(other)
+        except RuntimeError as error:
+            refused.append(error)
+
+    place(m, act)
+    async with app:
+        assert list(app.modules) == ["m", "other"]
+    assert len(refused) == 1
+    assert change in str(refused[0])
+    assert trio.current_time() == 0
+
+
 @pytest.mark.parametrize("seconds", [0, 1])
 async def test_removing_a_module_that_is_being_prepared(
     autojump_clock: MockClock, seconds: float

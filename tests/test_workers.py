@@ -1029,12 +1029,12 @@ async def test_guarded_passes_arguments_and_task(autojump_clock: MockClock) -> N
     m = Module("m")
     seen: list[object] = []
 
-    async def handle(first: int, second: str) -> None:
+    async def handle(first: int, *, second: str) -> None:
         await trio.lowlevel.checkpoint()
         seen.extend([first, second, trio.lowlevel.current_task()])
 
     async with App(m):
-        await m.guarded(handle)(1, "two")
+        await m.guarded(handle)(1, second="two")
         assert seen == [1, "two", trio.lowlevel.current_task()]
 
 

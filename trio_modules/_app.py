@@ -178,7 +178,6 @@ class App:
     def _enroll(self, module: Module) -> None:
         self._modules[module.name] = module
         module._module_spec.registry = self._view
-        module._module_spec.touched = False
 
     def _strike(self, name: str) -> None:
         module = self._modules.pop(name)
@@ -464,23 +463,9 @@ class App:
             RuntimeError: in a lifecycle function, where it would wait for itself, and if the app
                 doesn't run.
         """
-        touched = self._touched()
         run = await self._managing("manage()")
         wish = self._wish()
-        await _finished(lambda done: run.supervisor.manage(wish, touched, done))
-
-    def _touched(self) -> frozenset[str]:
-        """The modules that were enabled or disabled since this was asked last, and their needs."""
-        todo = [module for module in self._modules.values() if module._module_spec.touched]
-        found = {module.name for module in todo}
-        while todo:
-            module = todo.pop()
-            module._module_spec.touched = False
-            for other in module.dependencies:
-                if other.name not in found:
-                    found.add(other.name)
-                    todo.append(other)
-        return frozenset(found)
+        await _finished(lambda done: run.supervisor.manage(wish, done))
 
     async def restart(self, module: Module | str, reason: str = "") -> None:
         """Restart a module and all that depend on it; returns when they are online again (ours).

@@ -235,51 +235,29 @@ class Supervisor:
 
     # ------------------------------------------------------------ wishes
 
-    def manage(
-        self, wish: Iterable[str], touched: frozenset[str], done: Callable[[Ticket], None]
-    ) -> None:
-        """Make exactly these units run; *done* is called when those concerned are at rest.
+    def manage(self, wish: Iterable[str], done: Callable[[Ticket], None]) -> None:
+        """Make exactly these units run; *done* is called when all are where this wish wants them.
 
-        Concerned are those that this changes, those *touched*, and those that wait for them; if
-        there are none, all that isn't where it should be. Stops come before starts: what is to
-        start is wished only when what had to stop is down.
+        Stops come before starts: what is to start is wished only when what had to stop is down.
+        What a later wish changes nobody waits for any more: it is at rest where that wants it.
         """
         self._latest_wish = frozenset(wish)
-        starts, others = self._parted()
-        begun = [u for u in starts if u.name in touched or not u.wanted or u.hold in _FINAL]
-        to_start = self._concerned(begun)
-        to_stop = [u for u in others if u.wanted or u.leftover or u.name in touched]
-        if not to_start and not to_stop:
-            to_start, to_stop = starts, others
-        for unit in to_stop:
-            unit.reason = unit.reason or "disabled"
-        self._set_wanted(to_stop, False)
-        Ticket(lambda stopped: self._then_start(starts, to_start, stopped, done)).watch(to_stop)
-
-    def _parted(self) -> tuple[list[Unit], list[Unit]]:
-        """The units of the latest wish, and the others."""
         starts: list[Unit] = []
-        others: list[Unit] = []
+        stops: list[Unit] = []
         for unit in self.units.values():
             if not unit.orphan:
-                (starts if unit.name in self._latest_wish else others).append(unit)
-        return starts, others
-
-    def _concerned(self, units: list[Unit]) -> list[Unit]:
-        """These units, those of the wish that wait for them, and leftovers of earlier stops."""
-        found = {u: None for unit in units for u in _dependents_first(unit, lambda u: not u.up)}
-        leftover = [u for u in self.units.values() if u.leftover is not None]
-        return [u for u in (*found, *leftover) if u.name in self._latest_wish]
+                (starts if unit.name in self._latest_wish else stops).append(unit)
+        for unit in stops:
+            if unit.up:
+                unit.reason = "disabled"
+        self._set_wanted(stops, False)
+        Ticket(lambda stopped: self._then_start(starts, stopped, done)).watch(stops)
 
     def _then_start(
-        self,
-        starts: list[Unit],
-        mine: list[Unit],
-        stopped: Ticket,
-        done: Callable[[Ticket], None],
+        self, starts: list[Unit], stopped: Ticket, done: Callable[[Ticket], None]
     ) -> None:
         latest = [u for u in starts if u.name in self._latest_wish]
-        self.want(latest, mine, done, stopped.errors)
+        self.want(latest, starts, done, stopped.errors)
 
     def want(
         self,

@@ -60,14 +60,12 @@ class _Spec:
         "restart",
         "start_timeout",
         "stop_timeout",
-        "touched",
         "wants",
     )
 
     depends_on: tuple[Module | str, ...]
     wants: tuple[Module | str, ...]
     enabled: bool
-    touched: bool
     owner: Module | None
     registry: Mapping[str, Module] | None
     restart: Restart
@@ -161,7 +159,6 @@ class Module:
         self._module_spec.stop_timeout = _timeout("stop_timeout", stop_timeout)
         self._module_spec.restart = restart
         self._module_spec.enabled = bool(enabled)
-        self._module_spec.touched = False
         self._module_spec.owner = None
         self._module_spec.registry = None
         self._module_part = Part(name, self)
@@ -851,7 +848,6 @@ class Module:
         Args:
             enabled: whether it is to run in a managed app.
         """
-        self._module_spec.touched = True
         changed = self._module_spec.enabled is not bool(enabled)
         self._module_spec.enabled = bool(enabled)
         return changed
