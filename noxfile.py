@@ -19,7 +19,7 @@ def install_package(session: nox.Session, group: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against the installed package; arguments after -- go to pytest."""
     install_package(session, "tests")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session
