@@ -1064,6 +1064,53 @@ async def test_overlapping_restarts(autojump_clock: MockClock) -> None:
         assert online(app) == {"db", "web", "page", "other"}
 
 
+async def test_a_dependent_flickers_during_a_restart(autojump_clock: MockClock) -> None:
+    """a restart goes on although dependents are disabled and enabled again before their turn."""
+    log: list[str] = []
+    db = service(log, "db", enabled=True)
+    web = service(log, "web", depends_on=[db], enabled=True)
+    page = service(log, "page", stop=5, depends_on=[web], enabled=True)
+    app = App(db, web, page, managed=True)
+    async with app:
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(app.restart, db)
+                await trio.sleep(1)
+                for wish in (False, True):
+                    web.set_enabled(wish)
+                    page.set_enabled(wish)
+                    nursery.start_soon(app.manage)
+                    await trio.sleep(1)
+        assert online(app) == {"db", "web", "page"}
+    assert log.count("start db") == 2
+
+
+async def test_a_start_whose_dependency_crashes(autojump_clock: MockClock) -> None:
+    """a module doesn't come online on a crashed dependency, even if its stop has to wait."""
+    log: list[str] = []
+    restart = Restart(backoff=Backoff(initial=100))
+    db = service(log, "db", restart=restart, enabled=True)
+    web = service(log, "web", start=3, depends_on=[db])
+    fan = service(log, "fan", stop=20, wants=[web], enabled=True)
+    app = App(db, web, fan, managed=True)
+
+    async def crash() -> None:
+        raise ValueError("no")
+
+    async with app, trio.open_nursery() as nursery:
+        fan.disable()
+        nursery.start_soon(app.manage)
+        await trio.sleep(1)
+        nursery.start_soon(app.add, service(log, "user", depends_on=[web], enabled=True))
+        await trio.sleep(1)
+        assert (web.status, fan.status) == (STARTING, STOPPING)
+        db.nursery.start_soon(crash)
+        for _ in range(25):
+            await trio.sleep(1)
+            assert online(app) == set()
+        nursery.cancel_scope.cancel()
+
+
 async def test_restart_says_why(autojump_clock: MockClock) -> None:
     """the reason of a restart reaches the workers that it cancels."""
     m = Module("m")
@@ -1675,6 +1722,29 @@ async def test_removing_a_module_that_is_being_prepared(
         assert online(app) == {"other"}
         assert list(app.modules) == ["other"]
     assert log == []
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_adding_and_removing_at_a_time(autojump_clock: MockClock, steps: int) -> None:
+    """however close remove follows add, it finds no module or removes it, and the app lives."""
+    app = App(Module("other"))
+    module = Module("m")
+
+    async def add() -> None:
+        with contextlib.suppress(StartError, GraphError):
+            await app.add(module)
+
+    async with app:
+        for _ in range(4):  # tasks run in the one or the other order
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(add)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                with contextlib.suppress(GraphError):
+                    await app.remove(module)
+            if module in app:
+                await app.remove(module)
+        assert online(app) == {"other"}
 
 
 async def test_removing_a_module_whose_stop_fails(autojump_clock: MockClock) -> None:

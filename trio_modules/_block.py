@@ -177,9 +177,12 @@ class AppRun:
             settings.stop_timeout if stop_timeout is None else stop_timeout,
         )
         part.stop_timeout = life.unit.stop_timeout
+        before = part.status
         part.attach(self._host, life.unit, life)
         self.parts[part.name] = part
         self.supervisor.units[part.name] = life.unit
+        if before is not ModuleStatus.DEAD:  # it was prepared for an earlier run
+            self.status_changed(life.unit, before)
 
     def attach(self, member: Member) -> None:
         """Tie a module to those that it needs."""
@@ -314,11 +317,9 @@ class AppRun:
         if not any(part.prep_functions for part in parts):
             for part in parts:
                 self.supervisor.set_status(part.unit, ModuleStatus.PREPARING)
-                self.supervisor.set_status(part.unit, ModuleStatus.OFFLINE)
+                self.supervisor.prepared(part.unit, ModuleStatus.OFFLINE)
             return
         names = {part.name for part in parts}
-        for part in parts:
-            part.unit.preparing = True
         sorter: TopologicalSorter[str] = TopologicalSorter()
         for part in parts:
             needs = (*part.unit.needs, *part.unit.wants)

@@ -121,7 +121,7 @@ class Unit:
         self.missing = self.dependents = self.out_needs = 0
         self.up = self.rising = self.sinking = self.out = False
         self.down = True
-        self.preparing = False
+        self.preparing = True
         self.turn = self.reviving = self.orphan = self.was_up = False
         self.leftover: StopError | None = None
         self.retry: Timer | None = None
@@ -330,7 +330,8 @@ class Supervisor:
                 if not wanted:
                     self._cancel_retry(unit)
                     unit.hold = "crashed" if unit.hold == "crashed" else ""
-                    unit.bounce = unit.reviving = unit.was_up = False
+                    unit.bounce = unit.bounce and not unit.down
+                    unit.reviving = unit.was_up = False
         self._again(units)
 
     def _again(self, units: list[Unit]) -> None:
@@ -392,6 +393,7 @@ class Supervisor:
         """The unit crashed: it and all that depend on it leave ONLINE in this step."""
         unit.hold = "crashed"
         fallen = list(_dependents_first(unit, lambda u: u.status in (STARTING, ONLINE)))
+        starting = [each for each in fallen if each.status is STARTING]
         self._batch = []
         for each in fallen:
             each.reviving = each.was_up = True
@@ -399,6 +401,8 @@ class Supervisor:
             self.set_status(each, STOPPING)
         touched, self._batch = self._batch, None
         unit.part.fall(reason)
+        for each in starting:  # nothing is up on top of these, and what they need is gone
+            self._stop(each)
         for each in [*fallen, *touched]:
             self._decide(each)
 

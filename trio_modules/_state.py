@@ -37,7 +37,8 @@ TABLE: dict[tuple[ModuleStatus, bool], tuple[Action, str]] = {
     (ModuleStatus.PREPARING, True): (Action.NOTHING, ""),
     (ModuleStatus.OFFLINE, False): (Action.NOTHING, ""),
     (ModuleStatus.OFFLINE, True): (Action.START, "dependencies online"),
-    (ModuleStatus.STARTING, False): (Action.STOP, "dependents offline"),
+    # Nothing is up on top of it, and what it may have to wait for is only a soft dependent.
+    (ModuleStatus.STARTING, False): (Action.STOP, ""),
     (ModuleStatus.STARTING, True): (Action.NOTHING, ""),
     (ModuleStatus.ONLINE, False): (Action.STOP, "dependents offline"),
     (ModuleStatus.ONLINE, True): (Action.NOTHING, ""),
