@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from types import MappingProxyType, TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -34,6 +34,9 @@ from trio_modules._status import (
     WorkCounts,
 )
 from trio_modules._util import check_async, check_call, check_count, check_identifier, check_seconds
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["App", "current_app"]
 
@@ -172,7 +175,9 @@ class App:
             if not isinstance(module, Module):
                 raise TypeError(f"modules must be instances of Module, got {module!r}")
             if module.name in names or module.name in self._modules:
-                raise GraphError(f"there is a module of the name {module.name!r} already", (module.name,))
+                raise GraphError(
+                    f"there is a module of the name {module.name!r} already", (module.name,)
+                )
             names.add(module.name)
 
     def _enroll(self, module: Module) -> None:
@@ -228,7 +233,11 @@ class App:
     def _edges(self, modules: Mapping[str, Module], kind: str) -> dict[str, list[str]]:
         edges = {}
         for name, module in modules.items():
-            others = module._module_spec.depends_on if kind == "depends on" else module._module_spec.wants
+            others = (
+                module._module_spec.depends_on
+                if kind == "depends on"
+                else module._module_spec.wants
+            )
             edges[name] = [self._known_name(modules, name, kind, other) for other in others]
             if kind == "depends on" and module._module_spec.owner is not None:
                 edges[name].append(module._module_spec.owner.name)
@@ -262,9 +271,7 @@ class App:
         check_known(needs, "depends on")
         check_known(wants, "wants")
         order = topological_order({name: needs[name] + wants[name] for name in modules})
-        members = {
-            name: self._member(modules[name], needs[name], wants[name]) for name in modules
-        }
+        members = {name: self._member(modules[name], needs[name], wants[name]) for name in modules}
         return order, members
 
     def _member(self, module: Module, needs: list[str], wants: list[str]) -> Member:
@@ -274,7 +281,8 @@ class App:
             if declared.grace_period > limit:
                 raise ValueError(
                     f"grace_period of {declared.name!r} in module {module.name!r} must be at most "
-                    f"three quarters of its stop_timeout ({limit:g} s), got {declared.grace_period!r}"
+                    f"three quarters of its stop_timeout ({limit:g} s), "
+                    f"got {declared.grace_period!r}"
                 )
         return Member(
             module._module_part,
@@ -305,7 +313,7 @@ class App:
 
     # ------------------------------------------------------------ the block
 
-    async def __aenter__(self) -> App:
+    async def __aenter__(self) -> Self:
         if self._run is not None:
             raise RuntimeError(f"app {self.name!r} runs already, it can't be entered again")
         order, members = self._checked_graph(self._modules)
@@ -319,7 +327,7 @@ class App:
         self._set_clock()
         run = AppRun(self, self._settings, members, self._reporter, self._changes)
         run.on_shutdown = self._on_shutdown
-        run.on_started = lambda: self.started.set()
+        run.on_started = self.started.set
         run.on_removed = self._strike
         self._run = run
         self._block = run.block(order, self._wish)
@@ -414,7 +422,9 @@ class App:
         run = self._running("shutdown()")
         part = _current_part()
         if part is not None and part.in_lifecycle_function and part.status is ModuleStatus.STOPPING:
-            raise RuntimeError(f"shutdown() in a stop of module {part.name!r} would wait for itself")
+            raise RuntimeError(
+                f"shutdown() in a stop of module {part.name!r} would wait for itself"
+            )
         if exit_code is not None:
             self.exit_code = exit_code
         why = reason or "it was asked for"
@@ -547,7 +557,11 @@ class App:
         """Raise `GraphError` if a new module would depend on one that is being removed."""
         for other in (*member.needs, *member.wants):
             known = self._modules.get(other)
-            if known is not None and known._module_part.host is not None and known._module_part.unit.orphan:
+            if (
+                known is not None
+                and known._module_part.host is not None
+                and known._module_part.unit.orphan
+            ):
                 name = member.part.name
                 raise GraphError(
                     f"module {name!r} depends on {other!r}, which is being removed", (name, other)
@@ -623,7 +637,9 @@ class App:
                 f"{what} in a lifecycle function of module {part.name!r} would wait for itself"
             )
         if trio.lowlevel.current_task() is run.entry_task:
-            raise RuntimeError(f"{what} before the start of app {self.name!r} would wait for itself")
+            raise RuntimeError(
+                f"{what} before the start of app {self.name!r} would wait for itself"
+            )
         if not run.prepared.is_set():  # else it is begun even for a caller that is cancelled
             await run.prepared.wait()
         return run
@@ -655,7 +671,9 @@ class App:
         return self._reporter.last_error
 
     @asynccontextmanager
-    async def reports(self, buffer: int = 100) -> AsyncIterator[trio.MemoryReceiveChannel[ModuleError]]:
+    async def reports(
+        self, buffer: int = 100
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[ModuleError]]:
         """A channel of all reports from here on (seed: ``SetErrorReportingChannel``).
 
         It may be entered before the app and ends with the app's run. A reader that lags loses
@@ -692,7 +710,7 @@ class App:
 
     @property
     def ready(self) -> bool:
-        """Whether others should give it work: started, all that is wanted online, not going down."""
+        """Whether others should give it work: all that is wanted is online, and stays so."""
         run = self._run
         if run is None or run.state != "running" or run.draining:
             return False

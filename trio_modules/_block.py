@@ -313,7 +313,7 @@ class AppRun:
     async def prep_modules(
         self, parts: list[Part], failed: Callable[[str | None, BaseException], None]
     ) -> None:
-        """Run the prep functions, in dependency order, what doesn't depend on each other at once."""
+        """Run the prep functions in dependency order, as many at a time as that allows."""
         if not any(part.prep_functions for part in parts):
             for part in parts:
                 self.supervisor.set_status(part.unit, ModuleStatus.PREPARING)
@@ -540,7 +540,7 @@ class AppRun:
 
     def start_failed(self, unit: Unit, error: StartError) -> bool:
         """See `Watcher`."""
-        if self.reason is not None or self.state == "starting" and unit.name in self._initial:
+        if self.reason is not None or (self.state == "starting" and unit.name in self._initial):
             self._shut_down_with(error, str(error).partition("\n")[0])
             return True
         self._report(error.__cause__ or error, unit.name, "start")
@@ -636,4 +636,3 @@ def _joined(fatal: list[BaseException]) -> BaseException | None:
     if len(fatal) > 1:
         return BaseExceptionGroup("several exceptions end the app", fatal)
     return fatal[0] if fatal else None
-

@@ -1,4 +1,4 @@
-"""One sender, any number of readers that may lag: they lose the oldest, counted, and block nobody."""
+"""One sender, any number of readers: those that lag lose the oldest, counted, and block nobody."""
 
 from __future__ import annotations
 

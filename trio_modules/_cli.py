@@ -69,9 +69,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="trio-modules", description="Run and look at services made of modules."
-    )
+    parser = _Parser(prog="trio-modules", description="Run and look at services made of modules.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="{run,graph,check}")
     _command(commands, "run", _run, "run the app until it has shut down; ARGS go to its factory")
@@ -246,7 +244,9 @@ def _made(found: object, target: str, args: list[str]) -> App:
             raise _UsageError(f"{target!r} is an App and takes no arguments, got {args!r}")
         return found
     if not callable(found) or isinstance(found, type):
-        raise _UsageError(f"{target!r} must be an App or a function that returns one, got {found!r}")
+        raise _UsageError(
+            f"{target!r} must be an App or a function that returns one, got {found!r}"
+        )
     app: object = found(*_factory_args(found, target, args))
     if not isinstance(app, App):
         if inspect.iscoroutine(app):

@@ -141,7 +141,7 @@ class Life:
             await self._live_in_lifespans(module.resources)
         else:
             await self._work()
-            if self._completed and module.stop_functions or not self._turn:
+            if (self._completed and module.stop_functions) or not self._turn:
                 await self._finish()
         self.main_task = None
         self._supervisor.ended(self.unit, self._ending())
@@ -213,7 +213,7 @@ class Life:
             await workers.guests_left()
 
     async def _finish(self) -> None:
-        """The nursery is closed: the stop functions, when those that depend on the module are down."""
+        """After the nursery: wait for the dependents to be down, then run the stop functions."""
         if self._late:  # the work outlasted its time: what follows has as much once more
             self._late_timer = self._timers.after(self._late, self._expire)
         if not self._turn:  # a crash: those that depend on it go first
@@ -468,9 +468,9 @@ class Life:
         failure = caught.failure
         if failure is None:
             return
-        if self._crashed and self._cause is None:
-            self._cause = failure
-        elif self._failed and self._cause is None and not self._timed_out:
+        if (self._crashed and self._cause is None) or (
+            self._failed and self._cause is None and not self._timed_out
+        ):
             self._cause = failure
         else:
             self._keep(failure)
@@ -567,7 +567,7 @@ class Life:
 
 
 def _unwrapped(exc: BaseException) -> BaseException:
-    """The nursery is ours, so the group that it makes of a single exception tells nobody anything."""
+    """Without the groups that our nursery makes of a single exception: they tell nobody anything."""
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     return exc

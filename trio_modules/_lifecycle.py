@@ -58,8 +58,8 @@ class Unit:
     Attributes:
         needs, wants: what it depends on, hard and soft; needed_by, wanted_by: the reverse.
         wanted: the wish. bounce: stop once, then start again. hold: why the wish has to wait:
-            "" (it hasn't), "crashed", "backoff", "retrying" (a backoff, and it has never been up), "gave-up"
-            or "failed".
+            "" (it hasn't), "crashed", "backoff", "retrying" (a backoff before it was ever up),
+            "gave-up" or "failed".
         missing: dependencies that it would have to wait for before it starts.
         dependents: dependents that it would have to wait for before it stops.
         preparing: its prep is going on, or waits for that of others.
@@ -152,7 +152,7 @@ class Unit:
 
 
 class Ticket:
-    """Somebody waits until certain units are at rest; `done` is called in the step when they are."""
+    """Somebody waits until certain units are at rest; `done` is called in the step that does it."""
 
     __slots__ = ("done", "errors", "left")
 
@@ -672,5 +672,3 @@ def _dependents_first(unit: Unit, relevant: Callable[[Unit], bool]) -> Iterator[
         else:
             stack.pop()
             yield top
-
-

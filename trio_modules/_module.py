@@ -169,7 +169,10 @@ class Module:
 
     def _check_twice(self, name: str) -> None:
         seen: set[str] = set()
-        for other in (*map(_name_of, self._module_spec.depends_on), *map(_name_of, self._module_spec.wants)):
+        for other in (
+            *map(_name_of, self._module_spec.depends_on),
+            *map(_name_of, self._module_spec.wants),
+        ):
             if other in seen:
                 raise GraphError(f"module {name!r} names the dependency {other!r} twice", (other,))
             seen.add(other)
@@ -854,7 +857,8 @@ class Module:
 
 
 Module._public = frozenset(
-    {name for name in vars(Module) if not name.startswith("_")} | {*Module.__slots__} - {"__weakref__"}
+    {name for name in vars(Module) if not name.startswith("_")}
+    | {*Module.__slots__} - {"__weakref__"}
 )
 
 
@@ -909,6 +913,11 @@ def _check_failure_id(failure_id: str) -> None:
     if not isinstance(failure_id, str):
         raise TypeError(f"id must be a string, got {failure_id!r}")
     if not failure_id or any(part.isspace() for part in failure_id):
-        raise ValueError(f"id must be non-empty and without spaces, got {failure_id!r}, which looks like a message")
+        raise ValueError(
+            "id must be non-empty and without spaces, "
+            f"got {failure_id!r}, which looks like a message"
+        )
     if ":" in failure_id:
-        raise ValueError(f"id must not contain ':', which marks the framework's own, got {failure_id!r}")
+        raise ValueError(
+            f"id must not contain ':', which marks the framework's own, got {failure_id!r}"
+        )

@@ -1,4 +1,4 @@
-"""From "depends on" to an order, without Trio: unknown names and cycles found before anything runs."""
+"""From "depends on" to an order, without Trio: unknown names and cycles are found first."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Declaration:
     lasts: Literal["always", "app", "run"]
     service: bool
     task_status: bool = False
-    restart: Restart = Restart()
+    restart: Restart = attrs.field(factory=Restart)
     restart_on_return: bool = False
     grace_period: float = 0.0
 
@@ -152,7 +152,9 @@ class Part:
         task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         while task is not None and task is not main:
             nursery = task.parent_nursery
-            task = None if nursery is None or nursery is self.workers.nursery else nursery.parent_task
+            task = (
+                None if nursery is None or nursery is self.workers.nursery else nursery.parent_task
+            )
         return task is main
 
     def tasks(self) -> list[trio.lowlevel.Task]:
@@ -388,7 +390,12 @@ class Part:
         for service in services:
             error = None if service.last_error is None else shown(service.last_error)
             yield WorkerInfo(
-                service.name, "service-worker", service.state, service.restarts, error, service.since
+                service.name,
+                "service-worker",
+                service.state,
+                service.restarts,
+                error,
+                service.since,
             )
 
 

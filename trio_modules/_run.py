@@ -214,7 +214,9 @@ class _Program:
     def _handle(self, signum: int, _: FrameType | None) -> None:
         name = signal.Signals(signum).name
         if name == "SIGUSR1":  # from here, since it is when the loop is blocked that people ask
-            _write(f"{self._tree()}\n{self._thread_stack() if trio.lowlevel.in_trio_task() else ''}")
+            _write(
+                f"{self._tree()}\n{self._thread_stack() if trio.lowlevel.in_trio_task() else ''}"
+            )
         elif name == "SIGHUP" and self._options.reload is not None:
             self._token.run_sync_soon(self._start_reload)
         else:

@@ -1,4 +1,4 @@
-"""Service workers: run, restarted after a backoff when they fail, given up when they fail too often.
+"""Service workers: restarted after a backoff when they fail, given up when they fail too often.
 
 What flows through: one attempt after another of the same function. What may never happen: a
 restart that spins, a failure that nobody hears of, a genuine cancellation taken for a failure.
@@ -20,7 +20,7 @@ from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, take_apart
 from trio_modules._timers import Timers
 from trio_modules._util import check_async, check_call, check_count, check_seconds, shown
-from trio_modules._workers import WorkingModule, Workers
+from trio_modules._workers import Workers, WorkingModule
 
 if TYPE_CHECKING:
     import logging

@@ -68,7 +68,9 @@ def check_async(fn: object, what: str) -> None:
         return
     if inspect.isasyncgenfunction(target):
         raise TypeError(f"{what} expected an async function, but got an async generator {fn!r}")
-    raise TypeError(f"{what} expected an async function, but {_shown(fn)} appears to be synchronous")
+    raise TypeError(
+        f"{what} expected an async function, but {_shown(fn)} appears to be synchronous"
+    )
 
 
 def _shown(fn: object) -> str:
@@ -157,7 +159,9 @@ def check_identifier(name: str, value: object) -> str:
 def check_names(name: str, value: object) -> tuple[object, ...]:
     """Return the items of *value*; a lone string is the classic slip, so it has its own words."""
     if isinstance(value, str):
-        raise TypeError(f"{name} must be a list, got the string {value!r}; did you mean [{value!r}]?")
+        raise TypeError(
+            f"{name} must be a list, got the string {value!r}; did you mean [{value!r}]?"
+        )
     if not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list of modules or their names, got {value!r}")
     return tuple(value)

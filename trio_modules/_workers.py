@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
     P = ParamSpec("P")
 
-__all__ = ["Guest", "WorkingModule", "Workers"]
+__all__ = ["Guest", "Workers", "WorkingModule"]
 
 T = TypeVar("T")
 
@@ -112,7 +112,9 @@ class Workers:
     # ------------------------------------------------------------ workers
 
     def start(
-        self, async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]], args: tuple[Unpack[ArgsT]],
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]],
+        args: tuple[Unpack[ArgsT]],
         name: str | None,
     ) -> None:
         """Begin a worker; see `Module.start_worker`."""
@@ -161,7 +163,7 @@ class Workers:
         grace_period: float,
         cancel_scope: trio.CancelScope | None,
     ) -> None:
-        """Begin a worker with a scope: the caller's, one that outlives the stop for a while, or both."""
+        """Begin a worker in a scope: the caller's, one that outlives the stop, or both."""
         nursery = self.admit("start a worker")
         coro = make_coroutine(async_fn, args, "start_worker")
         if cancel_scope is not None:
@@ -197,7 +199,9 @@ class Workers:
     # ------------------------------------------------------------ guests
 
     async def run(
-        self, async_fn: Callable[[Unpack[ArgsT]], Awaitable[T]], args: tuple[Unpack[ArgsT]],
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[T]],
+        args: tuple[Unpack[ArgsT]],
         name: str | None,
     ) -> T:
         """Run a worker in the caller's task; see `Module.run_worker`."""
@@ -292,7 +296,7 @@ class Workers:
                 scope.cancel(reason=reason)
 
     async def guests_left(self) -> None:
-        """Wait until no guest is left; not to be cancelled, since nothing may outlive the module."""
+        """Wait until no guest is left, shielded, since nothing may outlive the module."""
         with trio.CancelScope(shield=True):
             while self.guests:
                 self._all_left = trio.Event()
@@ -300,9 +304,7 @@ class Workers:
         self._all_left = None
 
 
-async def _within(
-    scope: trio.CancelScope, coro: Coroutine[object, object, object]
-) -> object:
+async def _within(scope: trio.CancelScope, coro: Coroutine[object, object, object]) -> object:
     with scope:
         return await coro
     return None
