@@ -567,7 +567,7 @@ class Life:
 
 
 def _unwrapped(exc: BaseException) -> BaseException:
-    """Without the groups that our nursery makes of single exceptions: they tell nobody a thing."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
+    """Without the group that our nursery makes of a single exception: it tells nobody a thing."""
+    if isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        return exc.exceptions[0]
     return exc
