@@ -338,7 +338,9 @@ class Supervisor:
         """Some wishes changed: first all flags, then all decisions, or one would be hasty."""
         batch, self._batch = self._batch, [] if self._batch is None else self._batch
         for unit in units:
-            self._refresh(unit)
+            # The flags of a unit without soft neighbours follow from facts, not from wishes.
+            if unit.wants or unit.wanted_by or unit.bounce or unit.out or unit.hold:
+                self._refresh(unit)
         if batch is not None:  # somebody above is doing the same
             batch += units
             return
@@ -346,7 +348,8 @@ class Supervisor:
         for unit in [*units, *touched]:
             self._decide(unit)
         for unit in units:
-            self._settle(unit)
+            if unit.tickets is not None:
+                self._settle(unit)
 
     def _touch(self, unit: Unit) -> None:
         """One of the unit's counters came to zero."""
@@ -580,14 +583,14 @@ class Supervisor:
     def _refresh(self, unit: Unit) -> None:
         """Bring the unit's flags up to date, and with them the counters of its neighbours."""
         up = unit.status is ONLINE and not unit.bounce
-        down = unit.status <= OFFLINE or unit.leftover is not None
         if up is not unit.up:
             unit.up = up
             self._count_missing(unit.needed_by, -1 if up else 1)
+        down = unit.status <= OFFLINE or unit.leftover is not None
         if down is not unit.down:
             unit.down = down
             self._count_dependents(unit.needs, -1 if down else 1)
-        if unit.out is not (bool(unit.hold) or unit.out_needs > 0):
+        if unit.hold or unit.out or unit.out_needs:
             self._flip_out(unit)
         if unit.wanted_by:
             self._refresh_rising(unit)
