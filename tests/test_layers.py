@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "logic": ("_order", "_state", "_backoff", "_schedule"),
     "plumbing": ("_context", "_timers", "_broadcast", "_tasktree"),
     "guard": ("_reporting",),
-    "mechanisms": ("_workers", "_resources", "_tasks", "_microtasks", "_events", "_lifecycle"),
+    "mechanisms": ("_workers", "_resources", "_verdict", "_tasks", "_microtasks", "_events", "_lifecycle"),
     "services": ("_services",),
     "life": ("_life",),
     "part": ("_part",),

@@ -62,7 +62,7 @@ class Backoff:
         delay = self._grown(failures)
         if self.jitter and rng is not None:
             delay *= 1 + self.jitter * rng.uniform(-1, 1)
-        return min(max(delay, 0.0), self.maximum)
+        return float(min(max(delay, 0.0), self.maximum))
 
     def _grown(self, failures: int) -> float:
         if self.initial == 0:

@@ -3,17 +3,7 @@
 An outer nursery holds two tasks beside the body: an unshielded watcher, which turns an outer
 cancellation into the wish for shutdown, and the root, which lives in a shielded scope and holds
 the nursery of all modules. The body runs in a scope of its own in the caller's task.
-
-What leaves the block, the first that applies:
-
-(a) what is no `Exception`: alone if there is one, else in a group;
-(b) what began the shutdown: the exception of the body or the command, `StartError`,
-    `ModuleCrashed`;
-(c) an exception of the body after it was cancelled;
-(d) `ShutdownError`;
-(e) the outer cancellation.
-
-What loses is reported, and named in a note on what leaves.
+What leaves the block is decided in `_verdict`.
 """
 
 from __future__ import annotations
@@ -30,13 +20,10 @@ import trio
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
 from trio_modules._exceptions import (
-    BaseExceptionGroup,
     CleanExit,
     ModuleCrashed,
-    ShutdownError,
     StartError,
     StopError,
-    add_note,
 )
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._life import Life
@@ -49,6 +36,7 @@ from trio_modules._status import Change, ModuleStatus
 from trio_modules._tasktree import format_tree
 from trio_modules._timers import Timers
 from trio_modules._util import shown
+from trio_modules._verdict import Verdict
 
 __all__ = ["AppRun", "Member", "Settings"]
 
@@ -107,32 +95,19 @@ class AppRun:
             self.timers, settings.max_concurrent_restarts, settings.restart_settle
         )
         self.supervisor = Supervisor(self, self.timers, settings.rng, copy_context())
-        self.began_at = trio.current_time()
         self.parts: dict[str, Part] = {}
         self.body_task = trio.lowlevel.current_task()
-        root_task = trio.lowlevel.current_root_task()
-        assert root_task is not None
-        self._root_task = root_task
         self.entry_task: trio.lowlevel.Task | None = None
         self.prepared = trio.Event()
         self.modules_stopped = trio.Event()
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_removed: Callable[[str], None] = lambda name: None
         self.on_started: Callable[[], None] = lambda: None
-        self._app = app
+        self._root_task = trio.lowlevel.current_root_task()
         self._settings = settings
         self._changes = changes
         self._seq = 0
-        self._host = Host(
-            app=app,
-            supervisor=self.supervisor,
-            reporter=reporter,
-            timers=self.timers,
-            gate=self.gate,
-            rng=settings.rng,
-            context=copy_context(),
-            failure_changed=self._failure_changed,
-        )
+        self._host = self._make_host(app)
         self._initial: frozenset[str] = frozenset()
         self._root_nursery: trio.Nursery | None = None
         self._entering = True
@@ -143,16 +118,23 @@ class AppRun:
         self._body_scope = trio.CancelScope()
         self._body_runs = False
         self._body_waits = False
-        self._fatal: list[BaseException] = []
-        self._began_by: BaseException | None = None
-        self._late_body: BaseException | None = None
-        self._stop_errors: list[StopError] = []
-        self._lost: list[BaseException] = []
-        self._cancelled: BaseException | None = None
+        self._verdict = Verdict(reporter)
         for member in members.values():
             self._make_unit(member)
         for member in members.values():
             self.attach(member)
+
+    def _make_host(self, app: object) -> Host:
+        return Host(
+            app=app,
+            supervisor=self.supervisor,
+            reporter=self.reporter,
+            timers=self.timers,
+            gate=self.gate,
+            rng=self._settings.rng,
+            context=copy_context(),
+            failure_changed=self._failure_changed,
+        )
 
     # ------------------------------------------------------------ modules
 
@@ -221,7 +203,7 @@ class AppRun:
                     self._body_ended()
                 await self._sit_out(self._ended)
                 self._watch_scope.cancel(reason="the app has stopped")
-            await self._leave()
+            await self._verdict.pronounce()
         finally:
             self._detach_all()
 
@@ -264,7 +246,7 @@ class AppRun:
             self._body_runs = True
             return True
         outer = trio.current_effective_deadline() == -float("inf")
-        if self._fatal or self._began_by is not None or outer:
+        if self._verdict.fatal or self._verdict.began_by is not None or outer:
             return False
         self._body_scope.cancel(reason=f"the app is shutting down: {self.reason}")
         return True
@@ -274,15 +256,15 @@ class AppRun:
         for fatal in caught.fatal:
             self.fatal(fatal)
         if caught.passing is not None and not caught.fatal:
-            self._cancelled = caught.passing
+            self._verdict.cancelled = caught.passing
         failure = caught.failure
         if failure is None:
             return
         if self.reason is None:
-            self._began_by = failure
+            self._verdict.began_by = failure
             self.request_shutdown(f"the body raised {shown(failure)}")
         else:
-            self._late_body = failure
+            self._verdict.late_body = failure
 
     def _body_ended(self) -> None:
         self._body_runs = False
@@ -446,10 +428,10 @@ class AppRun:
 
     def _shut_down_with(self, error: BaseException, reason: str) -> None:
         if self.reason is None:
-            self._began_by = error
+            self._verdict.began_by = error
             self.request_shutdown(reason)
         else:
-            self._lose(error)
+            self._verdict.lose(error)
 
     def _stop_modules(self) -> None:
         if not self.supervisor.closing:
@@ -458,7 +440,7 @@ class AppRun:
 
     def fatal(self, exc: BaseException) -> None:
         """What no guard may keep has come up: it will leave the block, in order but soon."""
-        self._fatal.append(exc)
+        self._verdict.fatal.append(exc)
         if self.reason is None:
             self.request_shutdown(f"{type(exc).__name__} was raised")
         else:
@@ -468,41 +450,6 @@ class AppRun:
         if self.modules_stopped.is_set() and not self._entering:
             self._ended.set()
             self._entered.set()
-
-    async def _leave(self) -> None:
-        """Raise what has to leave the block; see the head of this file for which it is."""
-        shutdown_error = (
-            ShutdownError("the app did not stop cleanly", self._stop_errors)
-            if self._stop_errors
-            else None
-        )
-        candidates = (_joined(self._fatal), self._began_by, self._late_body, shutdown_error)
-        found = [exc for exc in candidates if exc is not None]
-        for loser in [*found[1:], *self._lost]:
-            self._tell_loss(found[0] if found else None, loser)
-        if found:
-            raise found[0]
-        if self._cancelled is not None:
-            raise self._cancelled
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    def _tell_loss(self, winner: BaseException | None, loser: BaseException) -> None:
-        if isinstance(loser, ShutdownError):
-            for error in self._stop_errors:
-                self._tell_loss(winner, error)
-            return
-        if winner is not None:
-            add_note(winner, f"besides: {_told(loser)}")
-        if loser not in self._lost:
-            self._report_loss(loser)
-
-    def _report_loss(self, loser: BaseException) -> None:
-        self._report(loser, getattr(loser, "module", None) or "", "shutdown")
-
-    def _lose(self, error: BaseException) -> None:
-        """An error came too late to begin the shutdown: it is reported now, and noted later."""
-        self._lost.append(error)
-        self._report_loss(error)
 
     def _report(self, exc: BaseException, module: str, what: str) -> None:
         self.reporter.caught(exc, module, what, "control")
@@ -555,7 +502,7 @@ class AppRun:
         if error.hanging:
             part.logger.error("%s", error)
         if self.supervisor.closing:
-            self._stop_errors.append(error)
+            self._verdict.stop_errors.append(error)
         elif error.exceptions:
             for exc in error.exceptions:
                 self._report(exc, unit.name, "stop")
@@ -586,7 +533,7 @@ class AppRun:
         if self.reason is None:
             self._shut_down_with(error, str(error))
         else:
-            self._lost.append(error)  # its cause has been reported
+            self._verdict.lose(error, reported=True)  # its cause has been
 
     def removed(self, unit: Unit) -> None:
         """See `Watcher`."""
@@ -616,6 +563,7 @@ class AppRun:
                 mine.add(task)
                 lines += format_tree(task, "  ")
         lines.append("other tasks")
+        assert self._root_task is not None
         lines += format_tree(self._root_task, "  ", mine)
         return "\n".join(lines)
 
@@ -623,16 +571,3 @@ class AppRun:
     def ended(self) -> trio.Event:
         """Set when everything has stopped."""
         return self._ended
-
-
-def _told(exc: BaseException) -> str:
-    """Our own errors say more as text, with their cause, than as a call."""
-    if isinstance(exc, (StartError, StopError, ModuleCrashed)):
-        return f"{type(exc).__name__}: {exc}"
-    return shown(exc)
-
-
-def _joined(fatal: list[BaseException]) -> BaseException | None:
-    if len(fatal) > 1:
-        return BaseExceptionGroup("several exceptions end the app", fatal)
-    return fatal[0] if fatal else None
