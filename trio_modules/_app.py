@@ -351,6 +351,8 @@ class App:
             self._end_run()
 
     def _end_run(self) -> None:
+        assert self._run is not None
+        self._run.detach_all()
         self._run = self._block = None
         self._started = self._shutting_down = None
         self._reporter.readers.end()

@@ -179,7 +179,8 @@ class AppRun:
             self.attach(member)
         return [member.part.unit for member in members]
 
-    def _detach_all(self) -> None:
+    def detach_all(self) -> None:
+        """The run is over: its modules are free for another."""
         for part in self.parts.values():
             part.detach()
 
@@ -188,24 +189,21 @@ class AppRun:
     @asynccontextmanager
     async def block(self, order: list[str], wish: Callable[[], list[str]]) -> AsyncIterator[None]:
         """The whole life; *order* is a topological one, *wish* says what should run at first."""
-        try:
-            await trio.lowlevel.checkpoint()
-            async with trio.open_nursery() as outer:
-                outer.start_soon(self._watch, name="watcher")
-                outer.start_soon(self._root, order, wish, name=f"app {self._settings.name}")
-                await self._sit_out(self._entered)
-                if self._body_may_begin():
-                    try:
-                        with self._body_scope:
-                            yield
-                    except BaseException as exc:
-                        self._body_raised(exc)
-                    self._body_ended()
-                await self._sit_out(self._ended)
-                self._watch_scope.cancel(reason="the app has stopped")
-            await self._verdict.pronounce()
-        finally:
-            self._detach_all()
+        await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as outer:
+            outer.start_soon(self._watch, name="watcher")
+            outer.start_soon(self._root, order, wish, name=f"app {self._settings.name}")
+            await self._sit_out(self._entered)
+            if self._body_may_begin():
+                try:
+                    with self._body_scope:
+                        yield
+                except BaseException as exc:
+                    self._body_raised(exc)
+                self._body_ended()
+            await self._sit_out(self._ended)
+            self._watch_scope.cancel(reason="the app has stopped")
+        await self._verdict.pronounce()
 
     async def _watch(self) -> None:
         """Turn an outer cancellation into the wish for shutdown; it reaches this task alone."""
@@ -214,7 +212,7 @@ class AppRun:
                 await trio.sleep_forever()
         except trio.Cancelled:
             # Not raised here: it would leave the outer nursery before it is known what else has
-            # to. The body's task, or `_leave`, raises it.
+            # to. The body's task, or the verdict, raises it.
             self.request_shutdown("the block was cancelled")
 
     async def _root(self, order: list[str], wish: Callable[[], list[str]]) -> None:

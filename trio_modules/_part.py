@@ -381,22 +381,19 @@ class Part:
         services = list((self.services or {}).values())
         theirs = {service.task for service in services}
         unborn = {service.name for service in services if service.task is None}
-        if self.workers.nursery is not None:
-            for task in child_tasks(self.workers.nursery):
-                if task not in theirs and task.name not in unborn:
-                    yield WorkerInfo(task.name, "worker")
+        nursery = self.workers.nursery
+        for task in () if nursery is None else child_tasks(nursery):
+            if task not in theirs and task.name not in unborn:
+                yield WorkerInfo(task.name, "worker")
         for guest in self.workers.guests or ():
             yield WorkerInfo(guest.name, "worker", since=guest.since)
-        for service in services:
-            error = None if service.last_error is None else shown(service.last_error)
-            yield WorkerInfo(
-                service.name,
-                "service-worker",
-                service.state,
-                service.restarts,
-                error,
-                service.since,
-            )
+        yield from map(_service_info, services)
+
+
+def _service_info(service: ServiceWorker) -> WorkerInfo:
+    error = None if service.last_error is None else shown(service.last_error)
+    kind, state, restarts = "service-worker", service.state, service.restarts
+    return WorkerInfo(service.name, kind, state, restarts, error, service.since)
 
 
 async def _as_owner(part: Part, coro: Awaitable[object]) -> None:
