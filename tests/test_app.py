@@ -736,6 +736,13 @@ async def test_shutdown_in_the_blocks_task_waits_for_the_end(autojump_clock: Moc
     assert service.trace.names[-3:] == ["web.stop", "db.stop", "body went on"]
 
 
+async def test_shutdown_takes_a_reason_and_an_exit_code() -> None:
+    """both are kept like those of request_shutdown."""
+    async with App() as app:
+        await app.shutdown("enough", exit_code=3)
+        assert (app.shutdown_reason, app.exit_code) == ("enough", 3)
+
+
 async def test_shutdown_inside_a_module_ends_by_being_cancelled(autojump_clock: MockClock) -> None:
     """the worker that asked is stopped like all others, with everything in order."""
     service = Service()
@@ -1191,7 +1198,7 @@ async def test_the_first_cause_wins(autojump_clock: MockClock) -> None:
             async with service.app:
                 raise ValueError("first")
         reports = await drain(channel)
-    assert sum(late in leaves_of(report.exception) for report in reports) == 1
+    assert [report.module for report in reports if late in leaves_of(report.exception)] == ["db"]
     assert "late" in notes_of(caught.value)
 
 

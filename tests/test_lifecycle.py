@@ -962,6 +962,27 @@ async def test_a_cancellation_on_the_way_up_says_why(autojump_clock: MockClock, 
     assert "enough" in (reasons.told[what] or "")
 
 
+async def test_a_failed_start_tells_its_reason(autojump_clock: MockClock) -> None:
+    """what a start had begun is told that the start failed, or ran out of time."""
+    reasons = Reasons()
+    failing, slow = Module("failing"), Module("slow", start_timeout=5)
+
+    def begin(module: Module, then: Callable[[], Awaitable[None]]) -> None:
+        @module.on_start
+        async def start() -> None:
+            module.start_worker(reasons.sleeper(module.name))
+            await then()
+
+    begin(failing, raising(ValueError("bad"), 1))
+    begin(slow, trio.sleep_forever)
+    await error_at_start(App(failing))
+    await error_at_start(App(slow))
+    assert reasons.told == {
+        "failing": "module 'failing' is stopping: its start failed",
+        "slow": "module 'slow' is stopping: it did not start within 5 s",
+    }
+
+
 async def test_a_crash_tells_its_reason(autojump_clock: MockClock) -> None:
     """the crashed module's workers and its dependents' are told which module crashed."""
     db, reasons = Module("db", restart=FOREVER), Reasons()
@@ -993,7 +1014,8 @@ async def test_a_managed_stop_tells_its_reason(autojump_clock: MockClock) -> Non
 async def test_a_wanted_module_starts_before_and_stops_after(autojump_clock: MockClock) -> None:
     """wants orders like depends_on while both run."""
     trace = Trace()
-    async with App(trace.module("web", wants=("cache",)), trace.module("cache", start=5, stop=5)):
+    web = trace.module("web", wants=("cache",), stop=5)
+    async with App(web, trace.module("cache", start=5)):
         pass
     assert trace.only(".start", ".stop") == ["cache.start", "web.start", "web.stop", "cache.stop"]
 
@@ -1547,15 +1569,18 @@ async def test_a_failed_start_is_tried_again_by_the_next_manage(autojump_clock: 
             raise ValueError("bad")
 
     app = App(db, managed=True)
-    async with app:
-        db.enable()
-        with pytest.raises(StartError):
+    async with app.reports() as channel:
+        async with app:
+            db.enable()
+            with pytest.raises(StartError):
+                await app.manage()
+            assert db.status is OFFLINE
+            assert set(db.failures) == {"db:start-failed"}
             await app.manage()
-        assert db.status is OFFLINE
-        assert set(db.failures) == {"db:start-failed"}
-        await app.manage()
-        assert db.online
-        assert dict(db.failures) == {}
+            assert db.online
+            assert dict(db.failures) == {}
+        reports = await drain(channel)
+    assert [(report.module, str(report.exception)) for report in reports] == [("db", "bad")]
 
 
 async def test_managing_when_a_change_is_seen_waits_for_nothing_of_its_own(

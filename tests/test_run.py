@@ -628,7 +628,7 @@ class Draining:
         self.app = App(self.db)
         self.signals = signals
         self.states: list[tuple[bool, bool, bool]] = []
-        self.reason = ""
+        self.reason: str | None = ""
         self.db.worker(self.send)
         self.db.on_stop(self.read_reason)
 
@@ -848,7 +848,7 @@ def test_signals_need_the_main_thread() -> None:
 
     async def in_a_thread() -> None:
         app = App(prep=raising(SystemExit(3)))
-        await trio.to_thread.run_sync(trio.run, serve, app)
+        await trio.to_thread.run_sync(lambda: trio.run(serve, app))
 
     with pytest.raises(RuntimeError, match="signals=False"):
         trio.run(in_a_thread)

@@ -6,10 +6,14 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import trio
 import trio.testing
+from support import deterministic_scheduling
+
+from services import generate as plans
+from services.record import BaseExceptionGroup, ExceptionGroup, Recorder, Run, leaves, parts
 from trio_modules import (
     App,
     Backoff,
@@ -24,10 +28,6 @@ from trio_modules import (
     current_module,
 )
 
-from services import generate as plans
-from services.record import BaseExceptionGroup, ExceptionGroup, Recorder, Run, leaves, parts
-from support import deterministic_scheduling
-
 LONGEST = 3000.0
 MOST_STEPS = 100_000
 AFTERWARDS = 50.0
@@ -35,6 +35,9 @@ EVERYTHING = 100_000
 LIFECYCLE = frozenset({"prep", "start", "stop", "enter", "exit"})
 
 AsyncFn = Callable[[], Awaitable[None]]
+
+
+FnT = TypeVar("FnT", bound=Callable[..., object])
 
 
 class Failure(Exception):
@@ -143,7 +146,9 @@ class Service:
 
         return named(ready_service, plan.func.name)
 
-    def lifespan(self, module: str, plan: plans.Lifespan) -> Callable[[], AsyncGenerator[str, None]]:
+    def lifespan(
+        self, module: str, plan: plans.Lifespan
+    ) -> Callable[[], AsyncGenerator[str, None]]:
         async def span() -> AsyncGenerator[str, None]:
             await self.execute("enter", module, plan.enter)
             recorder = self.recorder
@@ -247,7 +252,9 @@ class Service:
             raise self.control(KeyboardInterrupt if ending == "interrupt" else SystemExit, source)
         if ending in REQUESTS:
             request = REQUESTS[ending](f"#{len(self.recorder.run.made) + 1}")
-            label = "clean-exit" if ending == "clean-exit" else "request"
+            label: Literal["clean-exit", "request"] = (
+                "clean-exit" if ending == "clean-exit" else "request"
+            )
             self.recorder.make(request, label, source)
             raise request
 
@@ -256,9 +263,7 @@ class Service:
         self.recorder.make(exc, "failure", source)
         return exc
 
-    def control(
-        self, kind: type[BaseException], source: tuple[str, str, int]
-    ) -> BaseException:
+    def control(self, kind: type[BaseException], source: tuple[str, str, int]) -> BaseException:
         exc = kind(f"#{len(self.recorder.run.made) + 1}")
         self.recorder.make(exc, "control", source)
         return exc
@@ -275,7 +280,9 @@ class Service:
         recorder = self.recorder
         token = recorder.token()
         what = type(call).__name__
-        recorder.note("call", getattr(call, "module", ""), what, token, f"by {source[0]}/{source[1]}")
+        recorder.note(
+            "call", getattr(call, "module", ""), what, token, f"by {source[0]}/{source[1]}"
+        )
         try:
             answer = await self.ask_now(call, source, token)
         except trio.Cancelled:
@@ -302,9 +309,7 @@ class Service:
         else:
             run.managed.update(run.serials(exc))
 
-    async def ask_now(
-        self, call: plans.Call, source: tuple[str, str, int], token: int
-    ) -> str:
+    async def ask_now(self, call: plans.Call, source: tuple[str, str, int], token: int) -> str:
         if isinstance(call, plans.StartWorker):
             return await self.ask_start_worker(call)
         if isinstance(call, plans.RunWorker):
@@ -455,9 +460,7 @@ class Service:
             await self.modules[call.module].wait_online()
         return "gave up" if scope.cancelled_caught else "online"
 
-    async def ask_shutdown(
-        self, call: plans.AwaitShutdown, source: tuple[str, str, int]
-    ) -> str:
+    async def ask_shutdown(self, call: plans.AwaitShutdown, source: tuple[str, str, int]) -> str:
         with trio.move_on_after(call.patience) as scope:
             await self.app.shutdown()
         if scope.cancelled_caught:
@@ -491,8 +494,8 @@ class Service:
     async def block(self, run: Run) -> None:
         recorder = self.recorder
         async with self.app.reports(EVERYTHING) as reports, self.app.changes(EVERYTHING) as changes:
+            before = trio.lowlevel.current_statistics().tasks_living
             try:
-                before = trio.lowlevel.current_statistics().tasks_living
                 async with self.app:
                     await self.body(run)
             except BaseException as exc:
@@ -588,9 +591,10 @@ def restart(plan: plans.RestartPlan) -> Restart:
     )
 
 
-def named(fn: Any, name: str) -> Any:
+def named(fn: FnT, name: str) -> FnT:
     """Give a function made here the name of the function that it stands for."""
-    fn.__name__ = fn.__qualname__ = name
+    for attribute in ("__name__", "__qualname__"):
+        setattr(fn, attribute, name)
     return fn
 
 
@@ -672,8 +676,7 @@ def run_plan(plan: plans.ServicePlan) -> list[Run]:
 
     async def main() -> None:
         service = Service(plan)
-        for _ in range(plan.rounds):
-            runs.append(await service.live())
+        runs.extend([await service.live() for _ in range(plan.rounds)])
 
     with deterministic_scheduling(plan.seed):
         try:

@@ -12,14 +12,6 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 import trio
-from trio_modules import (
-    GraphError,
-    ModuleCrashed,
-    ModuleStatus,
-    RestartModule,
-    ShutdownError,
-    StartError,
-)
 
 from services.generate import (
     AwaitShutdown,
@@ -29,6 +21,14 @@ from services.generate import (
     ServicePlan,
 )
 from services.record import BaseExceptionGroup, Made, Record, Run, leaves, parts
+from trio_modules import (
+    GraphError,
+    ModuleCrashed,
+    ModuleStatus,
+    RestartModule,
+    ShutdownError,
+    StartError,
+)
 
 DEAD, OFFLINE = ModuleStatus.DEAD, ModuleStatus.OFFLINE
 PREPARING, STARTING = ModuleStatus.PREPARING, ModuleStatus.STARTING
@@ -113,8 +113,9 @@ class Seen:
     @property
     def declared(self) -> set[str]:
         plan = self.plan
-        funcs = [worker.func for worker in (*plan.workers, *plan.services, *plan.periodics)]
-        return {func.name for func in funcs}
+        names = {worker.func.name for worker in plan.workers}
+        names |= {service.func.name for service in plan.services}
+        return names | {periodic.func.name for periodic in plan.periodics}
 
 
 def function_of(text: str) -> str:
@@ -257,9 +258,9 @@ class TraceChecker:
         running = [other for other in self.dependents[name] if not self.is_over(other)]
         if running and not self.has_crashed(name):
             self.fail(f"{name} stops while {running} depend on it and run")
-        if before is ONLINE and self.body_is_waited_for() and not self.has_crashed(name):
-            if not module.troubled:
-                self.fail(f"{name} stops for the shutdown while the body still runs")
+        in_order = before is ONLINE and not self.has_crashed(name) and not module.troubled
+        if in_order and self.body_is_waited_for():
+            self.fail(f"{name} stops for the shutdown while the body still runs")
 
     def body_is_waited_for(self) -> bool:
         if not self.body_open or self.shutdown_at is None:
@@ -423,10 +424,8 @@ class TraceChecker:
             return
         if module.status is ONLINE and not module.troubled and not self.control:
             self.fail(f"{function} of {name} was cancelled while {name} is online")
-        graces = {
-            worker.func.name: worker.grace
-            for worker in (*module.plan.workers, *module.plan.services)
-        }
+        graces = {worker.func.name: worker.grace for worker in module.plan.workers}
+        graces |= {service.func.name: service.grace for service in module.plan.services}
         grace = graces.get(function, 0.0)
         if module.troubled or self.control or not module.was_online:
             return
@@ -723,7 +722,9 @@ def check_stop_errors(run: Run, began: int | None) -> Iterator[str]:
         made = next(made for made in run.made.values() if f"#{made.serial} " in record.text)
         in_order = began is not None and stopping.get(record.module, -1) > began
         # Trouble in the same run may have made it a crash, which is reported instead.
-        quiet = not any(other.module == made.module for other in run.made.values() if other is not made)
+        quiet = not any(
+            other.module == made.module for other in run.made.values() if other is not made
+        )
         if made.role in ("stop", "exit") and in_order and quiet and made.label == "failure":
             yield f"#{made.serial} of {made.role} of {made.module} should leave as ShutdownError"
 
@@ -818,8 +819,7 @@ class Restarts:
 def check_restarts(run: Run) -> Iterator[str]:
     """Service workers stay within their budgets, and all together within the capacity."""
     declared = {
-        plan.name: [service.func.name for service in plan.services]
-        for plan in run.plan.all_modules
+        plan.name: [service.func.name for service in plan.services] for plan in run.plan.all_modules
     }
     services = services_of(run.plan)
     known = Restarts(run)

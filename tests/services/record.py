@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 
 import attrs
 import trio
-from trio_modules import App, Change, Module, ModuleError, ModuleStatus
 
 from services.generate import ServicePlan
+from trio_modules import App, Change, Module, ModuleError, ModuleStatus
 
 if sys.version_info >= (3, 11):
     BaseExceptionGroup = BaseExceptionGroup
@@ -20,7 +20,16 @@ if sys.version_info >= (3, 11):
 else:
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
-__all__ = ["BaseExceptionGroup", "ExceptionGroup", "Made", "Record", "Recorder", "Run", "leaves", "parts"]
+__all__ = [
+    "BaseExceptionGroup",
+    "ExceptionGroup",
+    "Made",
+    "Record",
+    "Recorder",
+    "Run",
+    "leaves",
+    "parts",
+]
 
 Transition: TypeAlias = tuple[str, ModuleStatus, ModuleStatus]
 
@@ -225,9 +234,7 @@ class Recorder:
         run = self.run
         # At the very moment of a deadline it is too late to say that there was no cancellation.
         cancelled = trio.current_effective_deadline() <= trio.current_time()
-        made = Made(
-            len(run.made) + 1, exc, label, module, role, token, len(run.records), cancelled
-        )
+        made = Made(len(run.made) + 1, exc, label, module, role, token, len(run.records), cancelled)
         run.made[id(exc)] = made
         self.note("made", module, label, token, f"#{made.serial} in {role}")
 
