@@ -628,7 +628,7 @@ class Draining:
         self.app = App(self.db)
         self.signals = signals
         self.states: list[tuple[bool, bool, bool]] = []
-        self.reason: str | None = ""
+        self.reason = ""
         self.db.worker(self.send)
         self.db.on_stop(self.read_reason)
 
@@ -642,7 +642,7 @@ class Draining:
         await trio.sleep_forever()
 
     async def read_reason(self) -> None:
-        self.reason = self.app.shutdown_reason
+        self.reason = self.app.shutdown_reason or ""
 
 
 async def test_the_drain_delay(autojump_clock: MockClock, handlers: dict[int, Any]) -> None:
