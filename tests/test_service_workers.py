@@ -436,10 +436,8 @@ async def test_returning_ends_it(
         assert m.failure.level is FailureLevel.NONE
 
     assert await reports_of(app, body) == []
-    assert any(
-        record.name == "trio_modules.m" and "once" in record.getMessage()
-        for record in caplog.records
-    )
+    (record,) = [record for record in caplog.records if "once" in record.getMessage()]
+    assert record.name == "trio_modules.m"
 
 
 async def test_being_cancelled_is_said_in_the_log(
@@ -496,6 +494,34 @@ async def test_restart_on_return(autojump_clock: MockClock) -> None:
 
     assert await reports_of(app, body) == []
     assert len(begun) > 1
+
+
+async def test_restart_on_return_ends_with_the_module(autojump_clock: MockClock) -> None:
+    """a service worker that returns while its module stops, or when cancelled, has ended."""
+    m = Module("m", enabled=True)
+    app = App(m, managed=True)
+    begun: list[float] = []
+
+    async def obedient() -> None:
+        begun.append(trio.current_time())
+        with m.interruptible():
+            await trio.sleep_forever()
+
+    async def stubborn() -> None:
+        begun.append(trio.current_time())
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    async with app:
+        m.start_service_worker(obedient, restart_on_return=True, grace_period=20, backoff=1)
+        handle = m.start_service_worker(stubborn, restart_on_return=True, backoff=1)
+        await let_run()
+        handle.cancel("enough")
+        await handle.wait()
+        await trio.sleep(5)
+        await switch_off(app, m)
+        assert trio.current_time() == 10
+    assert begun == [0, 0]
 
 
 async def test_a_stop_ends_it(autojump_clock: MockClock) -> None:
@@ -1082,6 +1108,80 @@ async def test_restarting_a_running_worker(autojump_clock: MockClock) -> None:
     assert script.cancelled == [1, 2]
 
 
+async def test_restarting_counts(autojump_clock: MockClock) -> None:
+    """restart counts as a restart, and the restart capacity applies to it."""
+    m = Module("m")
+    first, second = Script(), Script()
+    async with App(m, max_concurrent_restarts=1, restart_settle=2):
+        handles = [m.start_service_worker(script.run) for script in (first, second)]
+        await trio.sleep(1)
+        for handle in handles:
+            handle.restart()
+        await trio.sleep(1)
+        assert [handle.restarts for handle in handles] == [1, 0]
+        await trio.sleep(2)
+        assert [handle.restarts for handle in handles] == [1, 1]
+    assert (first.begun, second.begun) == ([0, 1], [0, 3])
+
+
+async def test_restarting_a_worker_that_returns(autojump_clock: MockClock) -> None:
+    """a worker that returns instead of being cancelled by restart runs again all the same."""
+    m = Module("m")
+    begun: list[float] = []
+
+    async def work() -> None:
+        begun.append(trio.current_time())
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3)
+
+    async with App(m):
+        handle = m.start_service_worker(work)
+        await trio.sleep(1)
+        handle.restart()
+        await handle.wait()
+        assert handle.restarts == 1
+    assert begun == [0, 3]
+
+
+async def test_a_worker_that_fails_when_it_is_restarted(autojump_clock: MockClock) -> None:
+    """an exception on the way out of a restart is reported, and the worker runs again."""
+    m = Module("m")
+    app = App(m)
+    error = ValueError("while leaving")
+
+    async def leave_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    script = Script(leave_badly)
+
+    async def body() -> None:
+        handle = m.start_service_worker(script.run, backoff=2)
+        await trio.sleep(1)
+        handle.restart()
+        await trio.sleep(10)
+        assert handle.state == "running"
+
+    (report,) = await reports_of(app, body)
+    assert report.exception is error
+    assert len(script.begun) == 2
+
+
+async def test_restart_keeps_the_place_in_the_line(autojump_clock: MockClock) -> None:
+    """restart of a worker that waits for restart capacity changes nothing."""
+    m = Module("m")
+    async with App(m, max_concurrent_restarts=1, restart_settle=1):
+        outage = Outage(m, 3)
+        await outage.begin()
+        waiting = [handle for handle in outage.handles if handle.state == "waiting"]
+        waiting[0].restart()
+        await trio.sleep(10)
+        assert [handle.restarts for handle in outage.handles] == [1, 1, 1]
+    assert outage.times == [0, 1, 2]
+
+
 async def test_restart_cuts_the_backoff(autojump_clock: MockClock) -> None:
     """restart during the backoff begins the next run at once."""
     m = Module("m")
@@ -1133,6 +1233,29 @@ async def test_wait_returns_when_the_worker_ended(autojump_clock: MockClock) -> 
         assert handle.state == "ended"
         with assert_checkpoints():
             await handle.wait()
+
+
+async def test_waiting_for_a_worker_that_has_ended(autojump_clock: MockClock) -> None:
+    """wait returns for whoever comes late."""
+    m = Module("m")
+    async with App(m):
+        handle = m.start_service_worker(trio.sleep, 1)
+        await trio.sleep(2)
+        with trio.fail_after(1), assert_checkpoints():
+            await handle.wait()
+
+
+async def test_many_wait_for_one_worker(autojump_clock: MockClock) -> None:
+    """all who wait for a worker are woken when it ends."""
+    m = Module("m")
+    async with App(m):
+        handle = m.start_service_worker(trio.sleep, 1)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(handle.wait)
+                    await trio.sleep(0.25)
+        assert trio.current_time() == 1
 
 
 async def test_wait_returns_when_the_module_stops(autojump_clock: MockClock) -> None:
@@ -1245,10 +1368,13 @@ async def test_giving_up_before_started_is_a_failed_start(autojump_clock: MockCl
     async def listen(*, task_status: trio.TaskStatus[None]) -> None:
         raise error
 
-    with pytest.raises(StartError) as caught:
-        async with App(m):
-            raise AssertionError("the body must not run")
-    assert caught.value.__cause__ is error
+    app = App(m)
+    async with app.reports() as reports:
+        with pytest.raises(StartError) as caught:
+            async with app:
+                raise AssertionError("the body must not run")
+        assert caught.value.__cause__ is error
+        assert [report async for report in reports] == []
 
 
 async def test_never_started_is_a_start_that_runs_out_of_time(autojump_clock: MockClock) -> None:
@@ -1418,11 +1544,13 @@ async def test_the_capacity_is_shared_by_all_modules(autojump_clock: MockClock) 
 async def test_with_a_settling_time_of_zero_nobody_waits(autojump_clock: MockClock) -> None:
     """with restart_settle=0 all restart at once, and their warnings are resolved."""
     m = Module("m")
-    async with App(m, max_concurrent_restarts=1, restart_settle=0):
+    app = App(m, max_concurrent_restarts=1, restart_settle=0)
+    async with app:
         outage = Outage(m, 20)
         await outage.begin()
         assert outage.times == [0] * 20
         assert dict(m.failures) == {}
+        assert app.status().limits.restarts_settling == 0
 
 
 async def test_a_raised_limit_applies_at_once(autojump_clock: MockClock) -> None:
@@ -1451,6 +1579,26 @@ async def test_a_lowered_limit_applies_to_the_next(autojump_clock: MockClock) ->
     assert outage.times == [0, 0, 0, 4, 8, 12]
 
 
+async def test_a_changed_settling_time(autojump_clock: MockClock) -> None:
+    """restart_settle can be set while the app runs: it applies to the next, 0 lets all go."""
+    m = Module("m")
+    app = App(m, max_concurrent_restarts=1, restart_settle=4)
+    async with app:
+        outage = Outage(m, 6)
+        await outage.begin()
+        await trio.sleep(1)
+        app.restart_settle = 2
+        assert app.restart_settle == 2
+        await trio.sleep(6)  # at 4 the first has settled, the next ones take 2 s each
+        app.restart_settle = 0
+        await trio.sleep(10)
+        assert outage.times == [0, 4, 6, 7, 7, 7]
+        assert app.status().limits.restarts_settling == 0
+        with pytest.raises(ValueError, match="restart_settle"):
+            app.restart_settle = -1
+        assert app.restart_settle == 0
+
+
 async def test_a_bad_limit_is_refused(autojump_clock: MockClock) -> None:
     """a limit below one is refused when it is set, and the old one stays."""
     app = App(max_concurrent_restarts=7)
@@ -1472,6 +1620,23 @@ async def test_a_cancelled_waiter_leaves_the_line(autojump_clock: MockClock) -> 
         assert waiting[0].state == "ended"
         await trio.sleep(10)
     assert outage.times == [0, 1]
+
+
+async def test_a_worker_cancelled_when_its_turn_has_come(autojump_clock: MockClock) -> None:
+    """a place given to a worker that is cancelled in the same step goes to the next."""
+    m = Module("m")
+    app = App(m, max_concurrent_restarts=1, restart_settle=4)
+    async with app:
+        outage = Outage(m, 3)
+        await outage.begin()
+        waiting = [handle for handle in outage.handles if handle.state == "waiting"]
+        await trio.sleep(1)
+        app.max_concurrent_restarts = 2
+        waiting[0].cancel("not needed")
+        await trio.sleep(1)
+        assert outage.times == [0, 1]
+        await trio.sleep(10)
+        assert app.status().limits.restarts_settling == 0
 
 
 async def test_a_stopped_module_leaves_the_line(autojump_clock: MockClock) -> None:

@@ -174,6 +174,31 @@ async def test_a_worker_of_another_module(autojump_clock: MockClock) -> None:
     assert seen == [a, b, a]
 
 
+async def test_a_worker_started_for_another_module(autojump_clock: MockClock) -> None:
+    """a worker that a module starts in another one belongs to that one."""
+    a, b = Module("a"), Module("b", enabled=True)
+    a.enable()
+    app = App(a, b, managed=True)
+    seen: list[Module] = []
+
+    async def outer() -> None:
+        b.start_worker(inner)
+        await trio.lowlevel.checkpoint()
+        seen.append(current_module())
+
+    async def inner() -> None:
+        seen.append(current_module())
+        await trio.sleep_forever()
+
+    async with app:
+        a.start_worker(outer)
+        await let_run()
+        assert sorted(module.name for module in seen) == ["a", "b"]
+        assert (running(app, "a"), running(app, "b")) == (0, 1)
+        await switch_off(app, b)
+        assert (a.online, running(app, "b")) == (True, 0)
+
+
 async def test_outside_of_a_module_there_is_none(autojump_clock: MockClock) -> None:
     """in the body current_module() raises, also after a worker ran in its task."""
     m = Module("m")
@@ -239,10 +264,14 @@ async def test_a_workers_name(autojump_clock: MockClock) -> None:
     async def body() -> None:
         m.start_worker(fail, ValueError())
         m.start_worker(fail, ValueError(), name="special")
+        m.start_worker(fail, ValueError(), name="scoped", cancel_scope=trio.CancelScope())
+        m.start_worker(fail, ValueError(), name="graced", grace_period=1)
         await let_run()
 
     reports = await reports_of(app, body)
-    assert sorted(str(report.task_name) for report in reports) == ["fail", "special"]
+    names = sorted(str(report.task_name) for report in reports)
+    assert names == ["fail", "graced", "scoped", "special"]
+    assert m.guarded(fail).__name__ == "fail"
 
 
 # --- cancel_scope --------------------------------------------------------------------------------
@@ -837,6 +866,30 @@ async def test_run_worker_counts_as_the_modules(autojump_clock: MockClock) -> No
         assert log == ["worker", "stop"]
         assert trio.current_time() == 2
         assert running(app, "m") == 0
+
+
+async def test_a_stop_waits_for_all_callers(autojump_clock: MockClock) -> None:
+    """several run_worker and guarded calls at a time are all counted and all waited for."""
+    m = Module("m", enabled=True)
+    app = App(m, managed=True)
+    log: list[str] = []
+
+    @m.on_stop
+    async def stop() -> None:
+        log.append("stop")
+
+    async def outsider(name: str, seconds: float) -> None:
+        with pytest.raises(ModuleOffline):
+            await m.run_worker(step_out_slowly, log, name, seconds)
+
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(outsider, "slow", 3)
+        nursery.start_soon(outsider, "quick", 1)
+        nursery.start_soon(m.guarded(step_out_slowly), log, "guarded", 2)
+        await let_run()
+        assert running(app, "m") == 3
+        await switch_off(app, m)
+        assert log == ["quick", "guarded", "slow", "stop"]
 
 
 async def test_run_worker_raises_to_its_caller(autojump_clock: MockClock) -> None:

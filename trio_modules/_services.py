@@ -250,32 +250,32 @@ class ServiceWorker:
         delay: float | None = None
         try:
             while True:
+                left: float | None = None
                 with trio.CancelScope() as self._scope:
                     if self._cancelled:
                         self._scope.cancel(reason=self._cancelled)
-                    await self._attempts(delay)
-                if not self._wants_another:
+                    left = await self._attempts(delay)
+                delay = 0.0 if left is None and self._restart_asked else left
+                self._restart_asked = False
+                if delay is None or self._cancelled or self._stopping:
                     break
-                delay = 0.0
             if self._scope.cancelled_caught:
                 self._say_end(self._cancelled or "cancelled, since its module stops")
         finally:
             self._ended()
 
-    @property
-    def _wants_another(self) -> bool:
-        """Whether the scope was left because a restart was asked for."""
-        return self._restart_asked and not self._cancelled and not self._stopping
+    async def _attempts(self, delay: float | None) -> float | None:
+        """One attempt after another, in the present scope.
 
-    async def _attempts(self, delay: float | None) -> None:
-        """One attempt after another, until the function ends for good."""
-        if delay is not None:
-            await self._pause(delay)
+        The delay before the next one, if that needs a new scope; None at the end.
+        """
+        assert self._scope is not None
         while True:
+            if delay is not None:
+                await self._pause(delay)
             delay = await self._try()
-            if delay is None or self._cancelled or self._stopping:
-                return
-            await self._pause(delay)
+            if delay is None or self._scope.cancel_called:
+                return delay
 
     async def _try(self) -> float | None:
         """One attempt; the delay before the next, None if there is none."""
@@ -351,7 +351,6 @@ class ServiceWorker:
 
     async def _pause(self, delay: float) -> None:
         """Back off, then wait for restart capacity."""
-        self._restart_asked = False
         if delay:
             self._enter("backoff")
             await trio.sleep(delay)
