@@ -158,6 +158,18 @@ async def test_the_same_id_is_replaced(autojump_clock: MockClock) -> None:
         assert m.failure.id == "net"
 
 
+async def test_a_failure_that_goes_on_keeps_its_beginning(autojump_clock: MockClock) -> None:
+    """set again at the same level a failure has a new message and its old time, until resolved."""
+    m = Module("m")
+    async with App(m):
+        m.set_error("disk", "the disk is full")
+        await trio.sleep(1)
+        again = m.set_error("disk", "the disk is still full")
+        assert (again.message, again.since) == ("the disk is still full", 0)
+        m.resolve("disk")
+        assert m.set_error("disk", "full again").since == 1
+
+
 async def test_resolving(autojump_clock: MockClock) -> None:
     """resolve takes one failure away and says whether there was one."""
     m = Module("m")

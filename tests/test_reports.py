@@ -85,10 +85,9 @@ def test_a_module_error_is_an_exception_with_fields() -> None:
 
 def test_a_module_error_shows_what_it_is_about() -> None:
     """as text a ModuleError names the module, the task and the message."""
-    text = str(ModuleError(message="it went wrong", module="db", task_name="writer"))
-    assert "it went wrong" in text
-    assert "db" in text
-    assert "writer" in text
+    error = ModuleError(message="it went wrong", module="db", task_name="writer")
+    assert str(error) == "db/writer: it went wrong"
+    assert str(ModuleError(message="it went wrong")) == "it went wrong"
 
 
 def test_a_module_errors_cause() -> None:
@@ -427,6 +426,23 @@ async def test_a_reader_in_its_own_task(autojump_clock: MockClock) -> None:
     assert seen == [("first", 0), ("second", 1)]
 
 
+async def test_a_channel_ends_with_its_block(autojump_clock: MockClock) -> None:
+    """after its block a channel is closed for its reader."""
+    async with App() as app:
+        async with app.reports() as reports:
+            pass
+        with pytest.raises(trio.ClosedResourceError):
+            reports.receive_nowait()
+
+
+@pytest.mark.parametrize("buffer", [0, -1])
+async def test_a_buffer_of_nothing(autojump_clock: MockClock, buffer: int) -> None:
+    """a channel that could hold nothing is refused."""
+    with pytest.raises(ValueError, match="buffer"):
+        async with App().reports(buffer=buffer):
+            raise AssertionError("the block must not be entered")
+
+
 async def test_a_reader_that_left(autojump_clock: MockClock) -> None:
     """who left the block, or closed the channel, isn't in the way of later reports."""
     m = Module("m")
@@ -490,6 +506,28 @@ async def test_reports_go_to_the_modules_logger(
         "handled": logging.ERROR,
         "by the way": logging.INFO,
     }
+
+
+async def test_the_log_has_the_traceback(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """the log record of a caught exception carries it, that of a mere message nothing."""
+    m = Module("m")
+    caplog.set_level(logging.DEBUG, "trio_modules")
+    error = ValueError("no such luck")
+    async with App(m) as app:
+        m.start_worker(fail, error, name="job")
+        await let_run()
+        m.report_info("by the way")
+        app.report(ModuleError(message="of the whole app"))
+    (panic,) = [record for record in caplog.records if "no such luck" in record.getMessage()]
+    assert panic.exc_info is not None
+    assert panic.exc_info[1] is error
+    assert "worker job" in panic.getMessage()
+    (info,) = [record for record in caplog.records if "by the way" in record.getMessage()]
+    assert info.exc_info is None
+    (whole,) = [record for record in caplog.records if "of the whole app" in record.getMessage()]
+    assert whole.name == "trio_modules"
 
 
 async def test_a_modules_logger() -> None:

@@ -194,6 +194,16 @@ def test_jitter_is_clipped() -> None:
     assert max(delays) == 10
 
 
+def test_bad_policies() -> None:
+    """jitter above 1, a count of failures below 1 and a backoff of another type are refused."""
+    with pytest.raises(ValueError, match="jitter"):
+        Backoff(jitter=1.25)
+    with pytest.raises(ValueError, match="failures"):
+        Backoff().delay(0)
+    with pytest.raises(TypeError, match="backoff"):
+        Restart(backoff=5)  # type: ignore[arg-type]
+
+
 def test_jitter_comes_from_the_generator_that_is_given() -> None:
     """the same random generator gives the same delays."""
     backoff = Backoff(jitter=0.5)
@@ -554,9 +564,14 @@ async def test_a_failure_during_the_stop(autojump_clock: MockClock) -> None:
             raise error
 
     script = Script(leave_badly)
+    at_stop: list[str] = []
+
+    @m.on_stop
+    async def stop() -> None:
+        at_stop.extend(m.failures)
 
     async def body() -> None:
-        m.start_service_worker(script.run, backoff=0)
+        m.start_service_worker(script.run, restart=Restart(max_restarts=0))
         await trio.sleep(1)
         await switch_off(app, m)
         await trio.sleep(10)
@@ -564,6 +579,7 @@ async def test_a_failure_during_the_stop(autojump_clock: MockClock) -> None:
     (report,) = await reports_of(app, body)
     assert report.exception is error
     assert script.begun == [0]
+    assert at_stop == []
 
 
 async def test_a_failure_within_the_grace(autojump_clock: MockClock) -> None:
@@ -799,6 +815,18 @@ async def test_restart_now_from_a_child(autojump_clock: MockClock) -> None:
     assert script.begun == [0, 0]
 
 
+async def test_restart_now_as_a_cause(autojump_clock: MockClock) -> None:
+    """an exception that was raised from RestartNow asks for the same; one from another doesn't."""
+    m = Module("m")
+    asking, failing_run = RuntimeError("asking"), RuntimeError("failing")
+    asking.__cause__, failing_run.__cause__ = RestartNow(), ValueError("no")
+    script = Script(asking, failing_run)
+    async with App(m):
+        m.start_service_worker(script.run, backoff=Backoff(initial=8, maximum=8))
+        await trio.sleep(10)
+    assert script.begun == [0, 0, 8]
+
+
 async def test_restart_now_beside_a_failure(autojump_clock: MockClock) -> None:
     """a group with RestartNow and another exception is a failure: it has its backoff."""
     m = Module("m")
@@ -882,6 +910,48 @@ async def test_restart_module(autojump_clock: MockClock) -> None:
     reports = await reports_of(app, body)
     assert log[:4] == [("start", 0), ("stop", 1), ("start", 4), ("stop", 6)]
     assert [report.severity for report in reports] == ["info", "info"]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_restart_module_from_a_child(autojump_clock: MockClock, beside: bool) -> None:
+    """RestartModule in a group restarts the module; what fails beside it is no mere request."""
+    m = Module("m")
+    app = App(m)
+    errors = [RestartModule(), *([ValueError("no")] if beside else [])]
+
+    async def work() -> None:
+        raise ExceptionGroup("group", errors)
+
+    async def body() -> None:
+        m.start_worker(work)
+        await trio.sleep(1)
+        assert m.status is ModuleStatus.OFFLINE
+        await m.wait_online()
+
+    (report,) = await reports_of(app, body)
+    assert report.severity == ("panic" if beside else "info")
+
+
+async def test_restart_module_while_starting(autojump_clock: MockClock) -> None:
+    """RestartModule before its module is online is a failed start, raised and not reported."""
+    m = Module("m")
+    app = App(m)
+
+    @m.worker
+    async def ask() -> None:
+        raise RestartModule
+
+    @m.service_worker
+    async def listen(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(1)
+        task_status.started()
+
+    async with app.reports() as reports:
+        with pytest.raises(StartError) as caught:
+            async with app:
+                raise AssertionError("the body must not run")
+        assert isinstance(caught.value.__cause__, RestartModule)
+        assert [report async for report in reports] == []
 
 
 # --- budgets and giving up -----------------------------------------------------------------------
@@ -1041,6 +1111,31 @@ async def test_cancelling_a_running_worker(autojump_clock: MockClock) -> None:
     assert "not needed any more" in str(reasons[0])
 
 
+async def test_a_worker_that_fails_when_it_is_cancelled(autojump_clock: MockClock) -> None:
+    """an exception on the way out of a cancelled worker is reported; it is no failure to count."""
+    m = Module("m")
+    app = App(m)
+    error = ValueError("while leaving")
+
+    async def leave_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    async def body() -> None:
+        handle = m.start_service_worker(leave_badly, restart=Restart(max_restarts=0))
+        await let_run()
+        handle.cancel("enough")
+        await handle.wait()
+        assert handle.state == "ended"
+        assert dict(m.failures) == {}
+        assert m.online
+
+    (report,) = await reports_of(app, body)
+    assert report.exception is error
+
+
 async def test_cancelling_during_the_backoff(autojump_clock: MockClock) -> None:
     """cancel during the backoff ends the worker at once."""
     m = Module("m")
@@ -1115,8 +1210,9 @@ async def test_restarting_counts(autojump_clock: MockClock) -> None:
     async with App(m, max_concurrent_restarts=1, restart_settle=2):
         handles = [m.start_service_worker(script.run) for script in (first, second)]
         await trio.sleep(1)
-        for handle in handles:
-            handle.restart()
+        handles[0].restart()
+        await let_run()
+        handles[1].restart()
         await trio.sleep(1)
         assert [handle.restarts for handle in handles] == [1, 0]
         await trio.sleep(2)

@@ -332,6 +332,9 @@ async def test_to_dict_is_json(autojump_clock: MockClock) -> None:
     failures = {failure["id"]: failure for failure in found["modules"]["m"]["failures"]}
     assert set(failures) == {"disk", "poll:restarting"}
     assert failures["disk"]["message"] == "the disk is full"
+    assert failures["disk"]["level"] == "ERROR"
+    assert found["modules"]["m"]["status"] == "ONLINE"
+    assert found["limits"]["restart_settle"] == 1
     workers = {worker["name"]: worker for worker in found["modules"]["m"]["workers"]}
     assert "no such luck" in workers["poll"]["last_error"]
 
@@ -343,6 +346,14 @@ async def test_to_dict_of_extremes(autojump_clock: MockClock) -> None:
     async with app:
         json_of(app.status())
     json_of(app.status())
+
+
+async def test_a_number_that_json_does_not_know(autojump_clock: MockClock) -> None:
+    """infinity and NaN become null in JSON."""
+    status = App(Module("m")).status()
+    for number in (math.inf, math.nan):
+        limits = attrs.evolve(status.limits, restart_settle=number)
+        assert json_of(attrs.evolve(status, limits=limits))["limits"]["restart_settle"] is None
 
 
 async def test_to_dict_has_every_field(autojump_clock: MockClock) -> None:

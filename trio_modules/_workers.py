@@ -126,7 +126,8 @@ class Workers:
         self.started += 1
 
     async def _contain(self, coro: Coroutine[object, object, object]) -> None:
-        if owner_var.get() not in (None, self.module):
+        owner = owner_var.get()
+        if owner is not None and owner is not self.module:
             owner_var.set(self.module)
         try:
             await coro
