@@ -33,10 +33,13 @@ class Outage:
             self.over.set()
         await trio.sleep_forever()
 
-    async def happen(self) -> None:
+    async def time(self) -> float:
+        """The time from the failure to the moment when all run again; starting isn't part of it."""
         await wait_all_tasks_blocked()
+        began = process_time()
         self.comes.set()
         await self.over.wait()
+        return process_time() - began
 
 
 async def ours(size: int) -> float:
@@ -45,11 +48,9 @@ async def ours(size: int) -> float:
     logging.disable()
     try:
         async with App(module, restart_settle=0):
-            began = process_time()
             for number in range(size):
                 module.start_service_worker(outage.work, number, restart=AT_ONCE)
-            await outage.happen()
-            return (process_time() - began) / size
+            return await outage.time() / size
     finally:
         logging.disable(logging.NOTSET)
 
@@ -65,11 +66,9 @@ async def floor(size: int) -> float:
                 continue
 
     async with trio.open_nursery() as nursery:
-        began = process_time()
         for number in range(size):
             nursery.start_soon(restarting, number)
-        await outage.happen()
-        cost = (process_time() - began) / size
+        cost = await outage.time() / size
         nursery.cancel_scope.cancel()
     return cost
 
