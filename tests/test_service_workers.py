@@ -1268,14 +1268,14 @@ async def test_a_worker_that_fails_when_it_is_restarted(autojump_clock: MockCloc
 async def test_restart_keeps_the_place_in_the_line(autojump_clock: MockClock) -> None:
     """restart of a worker that waits for restart capacity changes nothing."""
     m = Module("m")
+    scripts = [Script(number / 8) for number in range(3)]
     async with App(m, max_concurrent_restarts=1, restart_settle=1):
-        outage = Outage(m, 3)
-        await outage.begin()
-        waiting = [handle for handle in outage.handles if handle.state == "waiting"]
-        waiting[0].restart()
+        handles = [m.start_service_worker(script.run, restart=NO_DELAY) for script in scripts]
+        await trio.sleep(0.5)
+        handles[1].restart()
         await trio.sleep(10)
-        assert [handle.restarts for handle in outage.handles] == [1, 1, 1]
-    assert outage.times == [0, 1, 2]
+        assert [handle.restarts for handle in handles] == [1, 1, 1]
+    assert [script.begun[1:] for script in scripts] == [[0], [1], [2]]
 
 
 async def test_restart_cuts_the_backoff(autojump_clock: MockClock) -> None:

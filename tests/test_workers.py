@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextvars import ContextVar
 from functools import partial
@@ -19,6 +20,7 @@ from trio_modules import (
     ModuleStatus,
     Restart,
     StartError,
+    StopError,
     current_app,
     current_module,
 )
@@ -27,7 +29,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
@@ -191,7 +193,7 @@ async def test_a_worker_started_for_another_module(autojump_clock: MockClock) ->
         await trio.sleep_forever()
 
     async with app:
-        a.start_worker(outer)
+        await a.run_worker(outer)
         await let_run()
         assert sorted(module.name for module in seen) == ["a", "b"]
         assert (running(app, "a"), running(app, "b")) == (0, 1)
@@ -583,6 +585,25 @@ async def test_grace_counts_from_the_beginning_of_the_stop(autojump_clock: MockC
     assert ends == [5]
 
 
+async def test_a_worker_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+    """workers with a grace period or a scope that have ended are forgotten by their module."""
+    m = Module("m")
+
+    async def nothing() -> None:
+        pass
+
+    def scopes() -> int:
+        gc.collect()
+        return sum(type(each) is trio.CancelScope for each in gc.get_objects())
+
+    async with App(m):
+        before = scopes()
+        for _ in range(50):
+            m.start_worker(nothing, grace_period=1, cancel_scope=trio.CancelScope())
+        await let_run()
+        assert scopes() - before < 10
+
+
 async def test_a_declared_worker_has_its_grace(autojump_clock: MockClock) -> None:
     """a declared worker's grace period applies at every stop."""
     m = Module("m", enabled=True)
@@ -890,6 +911,31 @@ async def test_a_stop_waits_for_all_callers(autojump_clock: MockClock) -> None:
         assert running(app, "m") == 3
         await switch_off(app, m)
         assert log == ["quick", "guarded", "slow", "stop"]
+
+
+async def test_a_caller_that_outlasts_the_stop_time(autojump_clock: MockClock) -> None:
+    """what a module provides isn't taken away before the last run_worker has really ended."""
+    m = Module("m", enabled=True, stop_timeout=5)
+    app = App(m, managed=True)
+    log: list[str] = []
+
+    @m.lifespan
+    async def connection() -> AsyncGenerator[None]:
+        yield
+        log.append("closed")
+
+    async def outsider() -> None:
+        with pytest.raises(ModuleOffline):
+            await m.run_worker(step_out_slowly, log, "worker", 30)
+
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(outsider)
+        await let_run()
+        with pytest.raises(StopError):
+            await switch_off(app, m)
+        assert trio.current_time() == 5
+        await m.wait_status(ModuleStatus.OFFLINE)
+    assert log == ["worker", "closed"]
 
 
 async def test_run_worker_raises_to_its_caller(autojump_clock: MockClock) -> None:
