@@ -529,6 +529,7 @@ async def test_an_exception_in_the_body_stops_in_order(autojump_clock: MockClock
         async with service.app:
             raise error
     assert caught.value is error
+    assert "bad" in (service.app.shutdown_reason or "")
     assert service.trace.only(".stop") == ["web.stop", "db.stop"]
     assert (trio.current_time(), tasks_living()) == (2, before)
 
@@ -1158,6 +1159,7 @@ async def test_a_failed_prep_is_raised_by_entering(
     assert (caught.value.module, caught.value.stage) == (module, "prep")
     assert caught.value.__cause__ is error
     assert trace.only(".start", ".stop", "body") == []
+    assert set(statuses(app).values()) == {ModuleStatus.DEAD}
 
 
 async def test_two_failed_preps_lose_no_error(autojump_clock: MockClock) -> None:

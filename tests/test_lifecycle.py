@@ -21,6 +21,7 @@ from lifecycle_helpers import (
     order_fault,
     raising,
     statuses,
+    stray_cancelled,
     stubborn,
     tasks_living,
     watching,
@@ -191,6 +192,27 @@ async def test_a_child_that_fails_during_the_start_fails_the_start(
     start_error = await error_at_start(App(db))
     assert error in list(chain_of(start_error.__cause__))
     assert trio.current_time() == 1
+
+
+@pytest.mark.parametrize("kind", ["asks", "gives up"])
+async def test_a_worker_that_ends_its_module_during_the_start_fails_the_start(
+    autojump_clock: MockClock, kind: str
+) -> None:
+    """RestartModule or a service worker that gives up while STARTING is no crash."""
+    error = RestartModule() if kind == "asks" else ValueError("bad")
+    db = Module("db", restart=FOREVER)
+
+    @db.on_start
+    async def start() -> None:
+        if kind == "asks":
+            db.start_worker(raising(error, 1))
+        else:
+            db.start_service_worker(raising(error, 1), restart=ONE_SHOT)
+        await trio.sleep(100)
+
+    start_error = await error_at_start(App(db))
+    assert error in list(chain_of(start_error.__cause__))
+    assert (trio.current_time(), dict(db.failures)) == (1, {})
 
 
 async def test_stop_functions_run_when_the_start_functions_had_returned(
@@ -792,6 +814,22 @@ async def test_a_stop_may_ask_for_more_time(autojump_clock: MockClock) -> None:
     async with App(db):
         pass
     assert trace.entries == [(17, "stopped")]
+
+
+async def test_an_extension_of_a_stop_is_no_pardon(autojump_clock: MockClock) -> None:
+    """the deadline of a stop moves by the seconds that were asked for, no more."""
+    db, trace = Module("db", stop_timeout=10), Trace()
+
+    @db.on_stop
+    async def stop() -> None:
+        await trio.sleep(8)
+        db.extend_timeout(5)
+        await trace.step("stopped", 1000)()
+
+    with pytest.raises(ShutdownError):
+        async with App(db):
+            pass
+    assert trace.entries == [(15, "stopped!")]
 
 
 async def test_a_module_with_leftovers_is_not_started_again(autojump_clock: MockClock) -> None:
@@ -1542,6 +1580,22 @@ async def test_a_shutdown_does_not_wait_for_a_backoff(autojump_clock: MockClock)
     assert trace.only(".start", ".stop") == ["db.start", "db.stop"]
 
 
+async def test_a_restart_by_hand_ends_the_backoff(autojump_clock: MockClock) -> None:
+    """it starts the module at once; the timer of the old backoff has no effect on the next one."""
+    trace = Trace()
+    db = trace.module("db", restart=Restart(backoff=Backoff(initial=10)))
+    app = App(db)
+    async with app:
+        by_child(db)
+        await trio.sleep(5)
+        await app.restart(db)
+        assert db.online
+        by_child(db)
+        await db.wait_status(OFFLINE)
+        await db.wait_online()
+    assert [time for time, what in trace.entries if what == "db.start"] == [0, 5, 15]
+
+
 async def test_a_dependent_does_not_start_during_the_backoff(autojump_clock: MockClock) -> None:
     """it comes after the crashed module is online again."""
     trace = Trace()
@@ -1606,3 +1660,66 @@ async def test_managing_when_a_change_is_seen_waits_for_nothing_of_its_own(
         await keeper.wait_status(OFFLINE)
         assert statuses(app) == {"db": ONLINE, "keeper": OFFLINE}
         assert trio.current_time() == 1
+
+
+async def test_a_lifespan_that_hangs_after_a_slow_entry_is_cut_short(
+    autojump_clock: MockClock,
+) -> None:
+    """a stop that runs out of time amid the entry of a lifespan still limits leaving the others."""
+    db = Module("db", stop_timeout=5)
+    app = App(db)
+
+    @db.lifespan
+    async def hanging() -> AsyncGenerator[None, None]:
+        yield
+        await trio.sleep_forever()
+
+    @db.lifespan
+    async def slow() -> AsyncGenerator[None, None]:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+        await trio.sleep_forever()
+        yield
+
+    with trio.fail_after(1000):
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                await trio.sleep(1)
+                app.request_shutdown("enough")
+
+            nursery.start_soon(leave)
+            with pytest.raises(ShutdownError):
+                async with app:
+                    await trio.lowlevel.checkpoint()
+    assert trio.current_time() == 35
+
+
+@pytest.mark.parametrize("where", ["worker", "stop"])
+async def test_a_stray_cancelled_behind_a_shield_is_a_failure(
+    autojump_clock: MockClock, where: str
+) -> None:
+    """in its grace or in a stop function no scope around the code is cancelled: it isn't lost."""
+    db = Module("db", stop_timeout=20)
+    app = App(db)
+    stray = await stray_cancelled()
+
+    async def fail() -> None:
+        await db.stopping.wait()
+        await trio.sleep(1)
+        raise stray
+
+    if where == "worker":
+        db.worker(fail, grace_period=5)
+    else:
+        db.worker(trio.sleep_forever)
+        db.on_stop(fail)
+    found: list[BaseException | None] = []
+    async with app.reports() as reports:
+        try:
+            async with app:
+                await trio.sleep(1)
+        except ShutdownError as exc:
+            found += [inner for error in exc.exceptions for inner in error.exceptions]
+        found += [report.exception async for report in reports]
+    assert found == [stray]

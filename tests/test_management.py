@@ -16,6 +16,7 @@ from trio_modules import (
     GraphError,
     Module,
     ModuleError,
+    ModuleOffline,
     ModuleStatus,
     Restart,
     ShutdownError,
@@ -1508,6 +1509,50 @@ async def test_owned_modules_that_depend_on_each_other(autojump_clock: MockClock
         await app.restart(a)
         assert online(app) == {"a", "b"}
         assert list(app.modules) == ["a", "b"]
+
+
+async def test_owners_that_cannot_own(autojump_clock: MockClock) -> None:
+    """an owner has to be a module of the app that runs; a refused module is as it was before."""
+    offline, child = Module("offline"), Module("child")
+    app = App(offline, managed=True)
+    async with app:
+        with pytest.raises(GraphError, match="stranger"):
+            await app.add(child, owner=Module("stranger"))
+        with pytest.raises(ModuleOffline, match="offline"):
+            await app.add(child, owner=offline)
+        await switch(app, on=(offline,))
+        with pytest.raises(GraphError, match="nowhere"):
+            await app.add(child, Module("bad", depends_on=["nowhere"]), owner=offline)
+        assert list(app.modules) == ["offline"]
+        child.enable()
+        await app.add(child)
+        assert child.dependencies == ()
+        await switch(app, off=(offline,))
+        assert online(app) == {"child"}
+
+
+async def test_adding_a_module_of_another_running_app(autojump_clock: MockClock) -> None:
+    """a module that serves another running app can't be added."""
+    m = Module("m")
+    app = App(name="second")
+    async with App(m, name="first"), app:
+        with pytest.raises(RuntimeError, match="'m'"):
+            await app.add(m)
+        assert len(app.modules) == 0
+        assert m.online
+
+
+@pytest.mark.parametrize("change", ["restart", "remove"])
+async def test_changing_an_unknown_module(autojump_clock: MockClock, change: str) -> None:
+    """restart and remove take a module of the app or its name; of others they show the name."""
+    m = Module("m")
+    app = App(m)
+    async with app:
+        for unknown in ("mm", Module("mm"), Module("m")):
+            with pytest.raises(GraphError, match="m"):
+                await getattr(app, change)(unknown)
+        assert m.online
+        await getattr(app, change)("m")
 
 
 async def test_an_owner_that_crashes(autojump_clock: MockClock) -> None:

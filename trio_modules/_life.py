@@ -156,6 +156,7 @@ class Life:
                 await self._work()
                 await self._finish()
             self._exit_scope.shield = True
+            self._arm_late()
             if self._expired:
                 self._exit_scope.cancel(reason=self._late_reason)
             await self._leave(entered)
@@ -171,13 +172,20 @@ class Life:
 
     async def _leave(self, entered: list[Resource[object]]) -> None:
         while entered:
-            try:
-                self.function_runs = True
-                await entered.pop().leave()
-            except BaseException as exc:
-                self._raised_late(exc)
-            finally:
-                self.function_runs = False
+            await self._call_late(entered.pop().leave)
+
+    async def _call_late(self, fn: AsyncFn) -> None:
+        """Call a function of the stop, inside of the scope that shields it.
+
+        A cancellation ends here: it was that scope's, whose time was over.
+        """
+        self.function_runs = True
+        try:
+            await fn()
+        except BaseException as exc:
+            self._raised_late(exc)
+        finally:
+            self.function_runs = False
 
     async def _work(self) -> None:
         """The life of the nursery. An idle module waits in here, so this frame is all it has."""
@@ -214,8 +222,7 @@ class Life:
 
     async def _finish(self) -> None:
         """After the nursery: wait for the dependents to be down, then run the stop functions."""
-        if self._late:  # the work outlasted its time: what follows has as much once more
-            self._late_timer = self._timers.after(self._late, self._expire)
+        self._arm_late()
         if not self._turn:  # a crash: those that depend on it go first
             with trio.CancelScope(shield=True):
                 await self._park()
@@ -408,14 +415,8 @@ class Life:
             self._stop_scope = trio.CancelScope(shield=True)
             if self._expired:
                 self._stop_scope.cancel(reason=self._late_reason)
-            self.function_runs = True
-            try:
-                with self._stop_scope:
-                    await fn()
-            except BaseException as exc:
-                self._raised_late(exc)
-            finally:
-                self.function_runs = False
+            with self._stop_scope:
+                await self._call_late(fn)
         self._stop_scope = None
 
     def hurry(self, seconds: float) -> None:
@@ -431,7 +432,12 @@ class Life:
         if not seconds:
             self._expire()
         elif self._in_last_stage:
-            self._late_timer = self._timers.after(seconds, self._expire)
+            self._arm_late()
+
+    def _arm_late(self) -> None:
+        """What went before has outlasted its time: what follows has as much once more."""
+        if self._late and self._late_timer is None:
+            self._late_timer = self._timers.after(self._late, self._expire)
 
     @property
     def _in_last_stage(self) -> bool:

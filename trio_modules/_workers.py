@@ -169,9 +169,10 @@ class Workers:
         coro = make_coroutine(async_fn, args, "start_worker")
         if cancel_scope is not None:
             coro = _within(cancel_scope, coro)
-        if grace_period:
-            coro = self.graced(coro, grace_period)
-        nursery.start_soon(self._contain, coro, name=name or callable_name(async_fn))
+        contained: Coroutine[object, object, object] = self._contain(coro)
+        if grace_period:  # outermost: only inside of its shield can be seen what was cancelled
+            contained = self.graced(contained, grace_period)
+        nursery.start_soon(_run, contained, name=name or callable_name(async_fn))
         self.started += 1
 
     def graced(
@@ -303,6 +304,10 @@ class Workers:
                 self._all_left = trio.Event()
                 await self._all_left.wait()
         self._all_left = None
+
+
+async def _run(coro: Coroutine[object, object, object]) -> None:
+    await coro
 
 
 async def _within(scope: trio.CancelScope, coro: Coroutine[object, object, object]) -> object:

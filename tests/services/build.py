@@ -295,6 +295,10 @@ class Service:
                 raise
             self.caught(call, exc)
             recorder.note("return", "", what, token, recorder.outcome(exc))
+        except BaseException as exc:
+            recorder.run.passed_on.update(recorder.run.serials(exc))
+            recorder.note("return", "", what, token, "passed on")
+            raise
         else:
             recorder.note("return", "", what, token, answer)
 

@@ -34,6 +34,7 @@ DEAD, OFFLINE = ModuleStatus.DEAD, ModuleStatus.OFFLINE
 PREPARING, STARTING = ModuleStatus.PREPARING, ModuleStatus.STARTING
 STOPPING, ONLINE = ModuleStatus.STOPPING, ModuleStatus.ONLINE
 
+HURRIED = frozenset({"worker", "service", "every", "stop", "exit"})
 WORK = frozenset({"worker", "scoped", "service", "every", "run", "guarded", "task"})
 CHANGES = frozenset({"ChangeWishes", "RestartIt", "AddModules", "RemoveIt"})
 LEGAL = {
@@ -82,7 +83,7 @@ class Seen:
         stopped: the stop functions of this run that began.
         spans: the lifespans of this run that are entered and not left.
         leaving: whether a stop function or the end of a lifespan has begun in this run.
-        fell_at_shutdown: whether this run began to stop when the app was shutting down.
+        fell_at_shutdown: whether this run, online, began to stop when the app was going down.
     """
 
     plan: ModulePlan
@@ -145,6 +146,9 @@ class TraceChecker:
         self.left = False
         self.changed = False
         self.control = False
+        self.control_at: float | None = None
+        self.extended: set[str] = set()
+        self.slow = slow_executions(self.plan)
         self.trouble = False
         self.fallen = False
         self.calls: dict[int, tuple[Record, ModuleStatus, int]] = {}
@@ -171,8 +175,9 @@ class TraceChecker:
         }
         for record in self.run.records:
             self.record = record
+            if record.time > self.now + EPSILON:
+                self.check_rest()
             self.now = record.time
-            self.check_left_online()
             handlers[record.kind](record)
         return self.errors
 
@@ -184,10 +189,13 @@ class TraceChecker:
     def on_status(self, record: Record) -> None:
         if self.left:
             self.fail("a status changed after the block")
-        for name, _, after in record.moves:
+        for name, before, after in record.moves:
             module = self.seen[name]
             module.status, module.since = after, self.now
             module.ever_online = module.ever_online or after is ONLINE
+            failed = before is STARTING and after is not ONLINE
+            self.fallen = self.fallen or failed or after is STOPPING
+            self.trouble = self.trouble or failed
         for name, before, after in record.moves:
             self.check_move(self.seen[name], before, after)
         for name, _, _ in record.moves:
@@ -203,8 +211,7 @@ class TraceChecker:
             module.was_online = True
             self.now_online(module.plan.name)
         if after is STOPPING:
-            self.fallen = True
-            module.fell_at_shutdown = self.shutdown_at is not None
+            module.fell_at_shutdown = before is ONLINE and self.shutdown_at is not None
             self.check_turn(module, before)
 
     def now_online(self, name: str) -> None:
@@ -293,17 +300,60 @@ class TraceChecker:
             todo += fresh
         return False
 
-    def check_left_online(self) -> None:
-        """What can't go on doesn't stay online while time goes by."""
+    # ------------------------------------------------------------ when time goes by
+
+    def check_rest(self) -> None:
+        """Time goes by, so all that could happen at once has happened."""
+        if self.left:
+            return
         for name, module in self.seen.items():
-            since = module.must_leave
-            if since is None:
-                continue
-            if module.status is not ONLINE:
-                module.must_leave = None
-            elif self.now > since + EPSILON:
-                module.must_leave = None
-                self.fail(f"{name} is still ONLINE though it crashed at {since}")
+            if module.must_leave is not None:
+                self.check_left_online(name, module)
+            if module.status is ONLINE and self.shutdown_at is not None and not self.body_open:
+                self.check_stops_in_time(name)
+            elif module.status is STOPPING and self.control_at is not None:
+                self.check_hurries(name, module)
+        if not (self.plan.managed or self.body_seen or self.changed or self.trouble):
+            self.check_starts_in_time()
+
+    def check_left_online(self, name: str, module: Seen) -> None:
+        """What can't go on doesn't stay online while time goes by."""
+        if module.status is ONLINE:
+            self.fail(f"{name} is still ONLINE though it crashed at {module.must_leave}")
+        module.must_leave = None
+
+    def check_stops_in_time(self, name: str) -> None:
+        """At shutdown a module stops as soon as nothing that depends on it stands in the way."""
+        others = (*self.dependents[name], *self.soft_dependents[name])
+        if all(self.must_be_over(other) for other in others):
+            self.fail(f"{name} didn't stop at {self.now} though nothing depends on it any more")
+
+    def must_be_over(self, name: str) -> bool:
+        """Whether others have to take a module for offline by now; see `is_over`."""
+        module = self.seen[name]
+        if module.status <= OFFLINE:
+            return True
+        vague = self.has_crashed(name) or name in self.extended or not module.fell_at_shutdown
+        return not vague and self.is_over(name)
+
+    def check_hurries(self, name: str, module: Seen) -> None:
+        """After a control exception nothing gets any time to stop."""
+        if not all(self.is_over(other) for other in self.dependents[name]):
+            return
+        for role, text in module.open.values():
+            if role in HURRIED and text not in self.slow:
+                self.fail(f"{text} of {name} goes on after {self.now}, and there is no time")
+
+    def check_starts_in_time(self) -> None:
+        """A module starts as soon as what it needs is online, when all are prepared."""
+        plans = [self.seen[plan.name] for plan in self.plan.modules]
+        if self.shutdown_at is not None or any(module.status <= PREPARING for module in plans):
+            return
+        for module in plans:
+            needs = (*module.plan.depends_on, *module.plan.wants)
+            ready = all(self.seen[other].status is ONLINE for other in needs)
+            if module.status is OFFLINE and ready and not self.plan.command:
+                self.fail(f"{module.plan.name} didn't start at {self.now} though it could")
 
     # ------------------------------------------------------------ functions
 
@@ -441,6 +491,8 @@ class TraceChecker:
         status = self.seen[record.module].status if record.module else DEAD
         runs = self.seen[record.module].runs if record.module else 0
         self.calls[record.token] = (record, status, runs)
+        if record.what == "Extend":
+            self.extended.add(record.module)
         if record.what == "AwaitOnline":
             self.waiting[record.token] = (record.module, self.now if status is ONLINE else None)
         if record.what == "CancelNursery" and status is ONLINE:
@@ -479,7 +531,9 @@ class TraceChecker:
         if answer == "accepted" and status <= OFFLINE:
             self.fail(f"{call.what} was accepted by {name}, which was {status.name}")
         outside = call.text.partition("/")[2] != name
-        if outside and call.what == "StartWorker" and answer == "accepted" and status is STOPPING:
+        # What falls with something else waits for its turn to stop, and works until then.
+        stopping = status is STOPPING and not self.has_crashed(name)
+        if outside and call.what == "StartWorker" and answer == "accepted" and stopping:
             self.fail(f"{name}, which is stopping, accepted work from outside")
 
     # ------------------------------------------------------------ the rest
@@ -488,6 +542,7 @@ class TraceChecker:
         self.trouble = True
         if record.what == "control":
             self.control = True
+            self.control_at = self.now if self.control_at is None else self.control_at
         made = next(made for made in self.run.made.values() if f"#{made.serial} " in record.text)
         if isinstance(made.exc, RestartModule) and record.module:
             self.seen[record.module].troubled = True
@@ -793,8 +848,8 @@ class Restarts:
 
     run: Run
     functions: dict[int, str] = attrs.field(factory=dict)
-    ended: dict[str, str] = attrs.field(factory=dict)
-    after_failure: dict[str, list[float]] = attrs.field(factory=lambda: defaultdict(list))
+    ended: dict[str, Record] = attrs.field(factory=dict)
+    failures: dict[str, list[float]] = attrs.field(factory=lambda: defaultdict(list))
     settling: list[tuple[float, str]] = attrs.field(factory=list)
 
     def forget(self, module: str, services: Iterable[str]) -> None:
@@ -802,18 +857,18 @@ class Restarts:
         self.settling = [each for each in self.settling if each[1] != module]
         for name in services:
             self.ended.pop(name, None)
-            self.after_failure.pop(name, None)
+            self.failures.pop(name, None)
 
     def begin(self, record: Record, service: Service | None) -> Iterator[str]:
         name = self.functions[record.token] = function_of(record.text)
-        how = self.ended.pop(name, None)
-        if how is None:
+        last = self.ended.pop(name, None)
+        if last is None:
             return
         self.settling.append((record.time, record.module))
         yield from check_capacity(self.run.plan, self.settling)
-        if how.startswith("raised") and service is not None:
-            self.after_failure[name].append(record.time)
-            yield from check_budget(name, service, self.after_failure[name])
+        if last.text.startswith("raised") and service is not None:
+            self.failures[name].append(last.time)
+            yield from check_budget(name, service, self.failures[name])
 
 
 def check_restarts(run: Run) -> Iterator[str]:
@@ -832,16 +887,14 @@ def check_restarts(run: Run) -> Iterator[str]:
         if record.kind == "begin":
             yield from known.begin(record, services.get(function_of(record.text)))
         elif record.kind == "end":
-            known.ended[known.functions[record.token]] = record.text
+            known.ended[known.functions[record.token]] = record
 
 
-def check_budget(name: str, service: Service, begun: list[float]) -> Iterator[str]:
+def check_budget(name: str, service: Service, failures: list[float]) -> Iterator[str]:
     policy = service.restart
-    if policy.max_restarts is None:
-        return
-    recent = [time for time in begun if time > begun[-1] - policy.within + EPSILON]
-    if len(recent) > policy.max_restarts:
-        yield f"{name} was restarted {len(recent)} times, its budget is {policy.max_restarts}"
+    recent = [time for time in failures if time > failures[-1] - policy.within + EPSILON]
+    if policy.max_restarts is not None and len(recent) > policy.max_restarts:
+        yield f"{name} was restarted after {len(recent)} failures, not {policy.max_restarts}"
 
 
 def check_capacity(plan: ServicePlan, restarts: list[tuple[float, str]]) -> Iterator[str]:

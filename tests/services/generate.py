@@ -285,11 +285,12 @@ class ServicePlan:
 
 SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 8, 12, 20, 40)
 SHORT_TIMES = (0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 2.0)
-MOMENTS = (0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0)
+MOMENTS = (0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 12.0, 16.0)
 HARMLESS_STUBBORN = (0.25, 0.5, 1.0)
 LONG_STUBBORN = (3.0, 6.0, 12.0, 30.0)
-TROUBLES = (0.0, 0.0, 1.0, 2.0, 3.0, 5.0)
-FUNCTIONS_PER_MODULE = 7.0
+# How many functions of a whole service fail, more or less, in one phase of its life.
+TROUBLES = (0.0, 0.0, 0.0, 0.5, 1.0, 3.0)
+FUNCTIONS_PER_PHASE = 2.5
 
 LIFECYCLE_TROUBLE: tuple[Ending, ...] = (
     "raise",
@@ -354,7 +355,9 @@ class Maker:
         self.rng = rng
         self.names: list[str] = []
         self.plans: dict[str, ModulePlan] = {}
-        self.trouble = 0.0
+        self.start_trouble = 0.0
+        self.run_trouble = 0.0
+        self.stop_trouble = 0.0
         self.managed = False
         self.functions = 0
 
@@ -374,7 +377,7 @@ class Maker:
     # functions
 
     def stubborn(self) -> float:
-        if self.maybe(self.trouble):
+        if self.maybe(self.stop_trouble / 2):
             return self.rng.choice(LONG_STUBBORN)
         return self.rng.choice(HARMLESS_STUBBORN) if self.maybe(0.08) else 0.0
 
@@ -383,7 +386,7 @@ class Maker:
             delay=self.short() if delay is None else delay,
             ending=ending,
             stubborn=self.stubborn(),
-            spiteful=self.maybe(self.trouble / 2),
+            spiteful=self.maybe(self.stop_trouble / 4),
             call=call,
         )
 
@@ -396,11 +399,12 @@ class Maker:
         ]
 
     def lifecycle(self, kind: str, troubles: tuple[Ending, ...] = LIFECYCLE_TROUBLE) -> Func:
-        acts = self.failing_acts(troubles) if self.maybe(self.trouble) else []
+        trouble = self.stop_trouble if kind in ("stop", "exit") else self.start_trouble
+        acts = self.failing_acts(troubles) if self.maybe(trouble) else []
         return Func(self.name(kind), (*acts, self.act("return")))
 
     def endless(self, kind: str, troubles: tuple[Ending, ...], owner: str) -> Func:
-        acts = self.failing_acts(troubles) if self.maybe(self.trouble) else []
+        acts = self.failing_acts(troubles) if self.maybe(self.run_trouble) else []
         # What it asks for it asks for once, or one that restarts itself would never end.
         if self.maybe(0.08):
             acts.append(self.act("forever", call=self.inner_call(owner)))
@@ -410,7 +414,7 @@ class Maker:
     def passing(self, kind: str, troubles: tuple[Ending, ...]) -> Func:
         """A function that somebody calls while the app runs."""
         ending: Ending = self.rng.choice(("return", "return", "forever"))
-        if self.maybe(2 * self.trouble):
+        if self.run_trouble and self.maybe(0.2):
             ending = self.rng.choice(troubles)
         return Func(self.name(kind), (self.act(ending, delay=self.rng.choice(MOMENTS)),))
 
@@ -462,7 +466,8 @@ class Maker:
         )
 
     def periodic(self) -> Periodic:
-        acts = self.failing_acts(("raise", "group", "stray")) if self.maybe(self.trouble) else []
+        troubled = self.maybe(self.run_trouble)
+        acts = self.failing_acts(("raise", "group", "stray")) if troubled else []
         interval = self.rng.choice((0.5, 1.0, 3.0))
         last = self.act("return", delay=self.rng.choice((0.0, 0.0, 0.5, 2.0)))
         return Periodic(
@@ -493,7 +498,7 @@ class Maker:
         return attrs.evolve(func, acts=(*func.acts[:-1], asking, func.acts[-1]))
 
     def module(self, name: str, depends_on: tuple[str, ...], wants: tuple[str, ...]) -> ModulePlan:
-        stop_timeout = self.rng.choice((None, 2.0, 4.0, 8.0))
+        stop_timeout = self.rng.choice((None, None, 2.0, 6.0, 8.0, 16.0))
         # A service whose app stops sooner than in its own time has a grace period too long.
         grace_base = 8.0 if stop_timeout is None else stop_timeout
         plan = ModulePlan(
@@ -513,7 +518,7 @@ class Maker:
                 self.service(name, grace_base, declared=True) for _ in self.repeat(3, 2, 1)
             ),
             periodics=tuple(self.periodic() for _ in self.repeat(8, 1)),
-            start_timeout=self.rng.choice((None, 3.0, 5.0)),
+            start_timeout=self.rng.choice((None, None, 3.0, 6.0)),
             stop_timeout=stop_timeout,
             restart=self.restart(module=True),
             enabled=self.managed and self.maybe(0.4),
@@ -537,7 +542,7 @@ class Maker:
             StartTask(owner, self.passing("task", TASK_TROUBLE)),
             CallGuarded(other, self.passing("guarded", WORKER_TROUBLE)),
             AwaitOnline(other, patience),
-            *(self.inner_troubles(owner, other, patience) if self.trouble else ()),
+            *(self.inner_troubles(owner, other, patience) if self.run_trouble else ()),
         )
         return rng.choice(calls)
 
@@ -611,7 +616,7 @@ class Maker:
 
     def body_call(self) -> Call:
         kind = self.rng.random()
-        if self.trouble and kind < 0.08:
+        if self.run_trouble and kind < 0.08:
             return CancelNursery(self.any_module())
         if kind < 0.55:
             return self.work_call()
@@ -660,7 +665,9 @@ def _body(maker: Maker) -> Func:
     # Nobody would cancel a body that goes on for ever after it has awaited the shutdown.
     call = AwaitShutdown() if ending != "forever" and maker.maybe(0.07) else None
     stubborn = rng.choice((0.0, 0.0, 0.0, 0.5, 3.0, 12.0)) if maker.maybe(0.3) else 0.0
-    act = Act(rng.choice((0.0, 1.0, 3.0, 5.0, 10.0)), ending, stubborn, maker.maybe(0.05), call)
+    act = Act(
+        rng.choice((0.0, 1.0, 3.0, 5.0, 10.0, 20.0)), ending, stubborn, maker.maybe(0.05), call
+    )
     return Func("body", (act,))
 
 
@@ -669,7 +676,8 @@ def generate(seed: int) -> ServicePlan:
     rng = random.Random(f"service {seed}")
     maker = Maker(rng)
     size = rng.choice(SIZES)
-    maker.trouble = min(0.3, rng.choice(TROUBLES) / (size * FUNCTIONS_PER_MODULE))
+    for phase in ("start_trouble", "run_trouble", "stop_trouble"):
+        setattr(maker, phase, min(0.4, rng.choice(TROUBLES) / (size * FUNCTIONS_PER_PHASE)))
     maker.managed = maker.maybe(0.4)
     modules = _graph(maker, size)
     body = _body(maker)

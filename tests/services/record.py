@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -142,6 +143,7 @@ def leaves(exc: BaseException | None) -> Iterator[BaseException]:
 
 COUNTED = frozenset({"worker", "scoped", "service", "every", "run", "guarded"})
 SAMPLE_EVERY = 16
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Recorder:
@@ -183,7 +185,7 @@ class Recorder:
         if shutting_down is not self._shutting_down:
             self._shutting_down = shutting_down
             if shutting_down:
-                self.add("shutdown", text=str(self.app.shutdown_reason))
+                self.add("shutdown", text=ADDRESS.sub("", str(self.app.shutdown_reason)))
 
     def note(
         self, kind: str, module: str = "", what: str = "", token: int = 0, text: str = ""
