@@ -1695,31 +1695,50 @@ async def test_a_lifespan_that_hangs_after_a_slow_entry_is_cut_short(
     assert trio.current_time() == 35
 
 
-@pytest.mark.parametrize("where", ["worker", "stop"])
-async def test_a_stray_cancelled_behind_a_shield_is_a_failure(
-    autojump_clock: MockClock, where: str
+async def test_a_stray_cancelled_in_a_grace_period_is_a_failure(
+    autojump_clock: MockClock,
 ) -> None:
-    """in its grace or in a stop function no scope around the code is cancelled: it isn't lost."""
+    """behind the shield of its grace no scope around the worker is cancelled: it isn't lost."""
     db = Module("db", stop_timeout=20)
     app = App(db)
     stray = await stray_cancelled()
 
+    @db.worker(grace_period=5)
     async def fail() -> None:
         await db.stopping.wait()
         await trio.sleep(1)
         raise stray
 
-    if where == "worker":
-        db.worker(fail, grace_period=5)
-    else:
-        db.worker(trio.sleep_forever)
-        db.on_stop(fail)
-    found: list[BaseException | None] = []
     async with app.reports() as reports:
-        try:
-            async with app:
-                await trio.sleep(1)
-        except ShutdownError as exc:
-            found += [inner for error in exc.exceptions for inner in error.exceptions]
-        found += [report.exception async for report in reports]
-    assert found == [stray]
+        async with app:
+            await trio.sleep(1)
+        assert [report.exception async for report in reports] == [stray]
+
+
+async def test_a_stray_cancelled_in_a_shielded_stop_function_is_a_failure(
+    autojump_clock: MockClock,
+) -> None:
+    """the scope of a crashed lifespan is cancelled around it, but the shield lies between."""
+    db = Module("db", restart=Restart())
+    app = App(db)
+    stray = await stray_cancelled()
+    left: list[BaseException] = [stray]
+
+    @db.lifespan
+    async def crashing() -> AsyncGenerator[None, None]:
+        async with trio.open_nursery() as nursery:
+            if left:
+                nursery.start_soon(raising(ValueError("crash"), after=1))
+            yield
+
+    @db.on_stop
+    async def stop() -> None:
+        if left:
+            raise left.pop()
+
+    async with app.reports() as reports:
+        async with app:
+            await db.wait_online()
+            await trio.sleep(30)
+        found = [report.exception async for report in reports]
+    assert any(exc is stray for exc in found)

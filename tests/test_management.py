@@ -739,6 +739,31 @@ async def test_manage_while_starting(
     assert trio.current_time() == 0
 
 
+async def test_manage_from_outside_during_the_start(autojump_clock: MockClock) -> None:
+    """who manages from outside while the app still prepares waits for that, then it is done."""
+    late = Module("late")
+    m = Module("m", enabled=True)
+    app = App(m, late, managed=True)
+    done: list[float] = []
+
+    @m.on_prep
+    async def prep() -> None:
+        await trio.sleep(3)
+
+    async def outsider() -> None:
+        await trio.sleep(1)
+        await switch(app, on=(late,))
+        assert late.online
+        done.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outsider)
+        async with app:
+            await let_run()
+            assert online(app) == {"m", "late"}
+    assert done == [3]
+
+
 async def test_manage_in_the_apps_prep(autojump_clock: MockClock) -> None:
     """manage in the app's prep raises RuntimeError, too."""
     apps: list[App] = []
@@ -1381,6 +1406,7 @@ async def test_an_added_module_that_fails_its_prep(autojump_clock: MockClock) ->
         with pytest.raises(StartError) as caught:
             await app.add(bad)
         assert (caught.value.module, caught.value.stage) == ("bad", "prep")
+        assert caught.value.__cause__ is outcomes[0]
         assert list(app.modules) == ["db"]
         outcomes.clear()
         await app.add(bad)

@@ -237,6 +237,14 @@ async def test_a_report_of_the_users_own(autojump_clock: MockClock) -> None:
     assert report is error
 
 
+async def test_only_module_errors_can_be_reported(autojump_clock: MockClock) -> None:
+    """app.report refuses what is no ModuleError, and shows it."""
+    async with App() as app:
+        with pytest.raises(TypeError, match=r"ModuleError.*'oops'"):
+            app.report("oops")  # type: ignore[arg-type]
+        assert app.last_error is None
+
+
 async def test_last_error(autojump_clock: MockClock) -> None:
     """app.last_error is the newest report of the run, None before the first."""
     m = Module("m")

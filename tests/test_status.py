@@ -342,7 +342,8 @@ async def test_to_dict_is_json(autojump_clock: MockClock) -> None:
 async def test_to_dict_of_extremes(autojump_clock: MockClock) -> None:
     """limits without end don't break the JSON, nor does an app that doesn't run."""
     app = App(Module("m"), start_timeout=math.inf, stop_timeout=math.inf)
-    json_of(app.status())
+    limits = json_of(app.status())["limits"]
+    assert (limits["restarts_settling"], limits["restarts_waiting"]) == (0, 0)
     async with app:
         json_of(app.status())
     json_of(app.status())
@@ -539,6 +540,16 @@ async def test_a_reader_of_changes_that_lags(autojump_clock: MockClock) -> None:
             m.resolve_all()
         assert [change.failure_after.id for change in kept] == ["error-3", "error-4"]
         assert kept[1].seq == kept[0].seq + 1
+
+
+async def test_the_default_buffer_of_changes(autojump_clock: MockClock) -> None:
+    """a channel holds a hundred changes unless told otherwise."""
+    m = Module("m")
+    async with App(m) as app, app.changes() as changes:
+        for number in range(101):
+            m.set_error(str(number), "error")
+        assert app.status().totals.changes_lost == 1
+        assert changes.receive_nowait().failure_after.id == "1"
 
 
 async def test_changes_of_a_failed_start(autojump_clock: MockClock) -> None:

@@ -15,6 +15,7 @@ import trio
 
 from services.generate import (
     AwaitShutdown,
+    Func,
     ModulePlan,
     RemoveIt,
     Service,
@@ -124,6 +125,19 @@ def function_of(text: str) -> str:
     return text.partition("@")[0]
 
 
+def functions(part: object) -> Iterator[Func]:
+    """Yield every user function in a plan."""
+    if isinstance(part, Func):
+        yield part
+    if isinstance(part, tuple):
+        for inner in part:
+            yield from functions(inner)
+    kind = type(part)
+    if attrs.has(kind):
+        for field in attrs.fields(kind):
+            yield from functions(getattr(part, field.name))
+
+
 class TraceChecker:
     """Walks through a trace and collects what is against the rules."""
 
@@ -148,7 +162,7 @@ class TraceChecker:
         self.control = False
         self.control_at: float | None = None
         self.extended: set[str] = set()
-        self.slow = slow_executions(self.plan)
+        self.functions = {func.name: func for func in functions(self.plan)}
         self.trouble = False
         self.fallen = False
         self.calls: dict[int, tuple[Record, ModuleStatus, int]] = {}
@@ -275,7 +289,7 @@ class TraceChecker:
         acts = self.plan.body.acts
         own = any(isinstance(act.call, AwaitShutdown) for act in acts)
         in_time = self.now < self.shutdown_at + self.plan.stop_timeout - EPSILON
-        return in_time and not (own or self.changed or self.control)
+        return in_time and not (own or self.changed or self.control_at is not None)
 
     def is_over(self, name: str) -> bool:
         """Whether a module is offline, or a leftover that is treated as such."""
@@ -286,7 +300,7 @@ class TraceChecker:
         if timeout is None:
             timeout = self.plan.stop_timeout
         overdue = self.now >= module.since + timeout - EPSILON
-        return module.status is STOPPING and (overdue or self.control)
+        return module.status is STOPPING and (overdue or self.control_at is not None)
 
     def has_crashed(self, name: str) -> bool:
         """Whether something in a module, or in what it depends on, may have crashed it."""
@@ -341,8 +355,15 @@ class TraceChecker:
         if not all(self.is_over(other) for other in self.dependents[name]):
             return
         for role, text in module.open.values():
-            if role in HURRIED and text not in self.slow:
+            if role in HURRIED and not self.is_slow(text):
                 self.fail(f"{text} of {name} goes on after {self.now}, and there is no time")
+
+    def is_slow(self, text: str) -> bool:
+        """Whether an execution may go on for a while after it was cancelled."""
+        name, _, count = text.partition("@")
+        acts = self.functions[name].acts
+        act = acts[min(int(count), len(acts) - 1)]
+        return act.stubborn > 0 or act.call is not None
 
     def check_starts_in_time(self) -> None:
         """A module starts as soon as what it needs is online, when all are prepared."""
@@ -477,7 +498,7 @@ class TraceChecker:
         graces = {worker.func.name: worker.grace for worker in module.plan.workers}
         graces |= {service.func.name: service.grace for service in module.plan.services}
         grace = graces.get(function, 0.0)
-        if module.troubled or self.control or not module.was_online:
+        if module.troubled or self.control_at is not None or not module.was_online:
             return
         if self.now < module.since + grace - EPSILON:
             self.fail(f"{function} of {name} was cancelled before its grace of {grace} was over")
@@ -542,7 +563,9 @@ class TraceChecker:
         self.trouble = True
         if record.what == "control":
             self.control = True
-            self.control_at = self.now if self.control_at is None else self.control_at
+            # The first one begins the shutdown; one that arrives during it leaves no time for it.
+            if self.shutdown_at is not None and self.control_at is None:
+                self.control_at = self.now
         made = next(made for made in self.run.made.values() if f"#{made.serial} " in record.text)
         if isinstance(made.exc, RestartModule) and record.module:
             self.seen[record.module].troubled = True
