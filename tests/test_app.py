@@ -1557,3 +1557,32 @@ async def test_all_chance_comes_from_the_apps_rng(autojump_clock: MockClock) -> 
         assert trio.current_time() == 10 * 1.25
     assert dice.thrown == 1
     assert random.getstate() == state
+
+
+async def test_an_interrupt_cuts_the_time_of_a_deaf_body(autojump_clock: MockClock) -> None:
+    """while a body ignores its cancellation a further interrupt lets the modules stop at once."""
+    stopped: list[float] = []
+    db = Module("db")
+    app = App(db)
+
+    @db.on_stop
+    async def stop() -> None:
+        stopped.append(trio.current_time())
+
+    async def interrupt() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        raise KeyboardInterrupt
+
+    async def deaf_body() -> None:
+        db.start_worker(interrupt, grace_period=45)
+        app.request_shutdown("enough")
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        async with app:
+            await deaf_body()
+    assert len(stopped) == 1
+    assert 5 <= stopped[0] < 6
+    assert trio.current_time() == 30

@@ -40,10 +40,10 @@ class Startable(Protocol):
     async def live(self) -> None:
         """Run from STARTING to the moment before OFFLINE, and say so; never raises."""
 
-    def begin_stop(self, reason: str) -> None:
+    def begin_stop(self) -> None:
         """It is its turn to stop."""
 
-    def fall(self, reason: str) -> None:
+    def fall(self) -> None:
         """Cancel everything at once, without grace; its turn to stop comes later."""
 
     def hurry(self, seconds: float) -> None:
@@ -52,5 +52,5 @@ class Startable(Protocol):
     def stacks(self) -> str:
         """Where everything that runs for it is waiting, for people."""
 
-    def closed(self, ending: Ending) -> None:
+    def closed(self) -> None:
         """The run is over: nothing of it is left."""

@@ -17,6 +17,7 @@ from graphlib import TopologicalSorter
 import attrs
 import trio
 
+from trio_modules._backoff import Restart
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
 from trio_modules._exceptions import (
@@ -27,7 +28,7 @@ from trio_modules._exceptions import (
 )
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._life import Life
-from trio_modules._lifecycle import Supervisor, Ticket, Unit
+from trio_modules._lifecycle import NO_TIME, Supervisor, Ticket, Unit
 from trio_modules._part import Host, Part
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._reports import ModuleError
@@ -63,7 +64,7 @@ class Member:
     """A registered module, as a run of the app needs it."""
 
     part: Part
-    restart: object
+    restart: Restart
     start_timeout: float | None
     stop_timeout: float | None
     needs: tuple[str, ...]
@@ -150,12 +151,10 @@ class AppRun:
             self.reporter,
             settings.start_timeout if start_timeout is None else start_timeout,
         )
-        restart = member.restart
-        assert restart is not None
         life.unit = Unit(
             part.name,
             life,
-            restart,  # type: ignore[arg-type]
+            member.restart,
             settings.stop_timeout if stop_timeout is None else stop_timeout,
         )
         part.stop_timeout = life.unit.stop_timeout
@@ -443,6 +442,7 @@ class AppRun:
             self.request_shutdown(f"{type(exc).__name__} was raised")
         else:
             self.supervisor.hurry()
+            self.timers.after(NO_TIME, self._stop_modules)  # a body that is deaf has had its time
 
     def _check_ended(self) -> None:
         if self.modules_stopped.is_set() and not self._entering:

@@ -358,7 +358,7 @@ class Life:
         self._crashed = True
         self._supervisor.fall(self.unit, f"module {self._module.name!r} crashed: {why}")
 
-    def fall(self, reason: str) -> None:
+    def fall(self) -> None:
         """See `Startable`."""
         self._end_work()
         workers = self._module.workers
@@ -366,7 +366,7 @@ class Life:
             workers.cancel(self._reason, with_grace=False)
         self._wake()
 
-    def begin_stop(self, reason: str) -> None:
+    def begin_stop(self) -> None:
         """See `Startable`."""
         self._turn = True
         self._disarm_start()
@@ -454,7 +454,11 @@ class Life:
     # ------------------------------------------------------------ what went wrong
 
     def _escaped(self, exc: BaseException) -> None:
-        """Something came out of the nursery."""
+        """Something came out of the nursery.
+
+        A cancellation ends here: it was a lifespan's, whose end has still to run, and `_fell` has
+        told the supervisor. What that lifespan raises in its end is the cause.
+        """
         caught = take_apart(_unwrapped(exc))
         self._reporter.pass_on(caught)
         failure = caught.failure
@@ -502,7 +506,7 @@ class Life:
             failures=tuple(self._failures or ()),
         )
 
-    def closed(self, ending: Ending) -> None:
+    def closed(self) -> None:
         """See `Startable`."""
         if self._late_timer is not None:
             self._late_timer.cancel()

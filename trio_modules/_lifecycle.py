@@ -24,18 +24,21 @@ from trio_modules._state import Action, decide
 from trio_modules._status import ModuleStatus
 from trio_modules._timers import Timer, Timers
 
-__all__ = ["Supervisor", "Ticket", "Unit", "Watcher"]
+__all__ = ["NO_TIME", "Supervisor", "Ticket", "Unit", "Watcher"]
 
 DEAD, PREPARING, OFFLINE, STOPPING, STARTING, ONLINE = sorted(ModuleStatus)
 
 #: With no time left everything is cancelled at once; whoever answers at once isn't left behind.
-_NO_TIME = 0.01
+NO_TIME = 0.01
 
 #: What units have for a list of neighbours while it is empty; never changed.
 _NOBODY: list[Unit] = []
 
 #: Only a wish can end these.
 _FINAL = ("gave-up", "failed")
+
+#: Nobody who waits for the unit should go on waiting: it has had its chance for now.
+_STUCK = (*_FINAL, "retrying")
 
 
 class Watcher(Protocol):
@@ -194,7 +197,6 @@ class Supervisor:
         self._context = context
         self._nursery: trio.Nursery | None = None
         self._alive = 0
-        self._reason = ""
         self._latest_wish: frozenset[str] = frozenset()
         self._batch: list[Unit] | None = None
 
@@ -248,8 +250,8 @@ class Supervisor:
             if not unit.orphan:
                 (starts if unit.name in self._latest_wish else stops).append(unit)
         for unit in stops:
-            if unit.up:
-                unit.reason = "disabled"
+            if not unit.down:
+                unit.reason = unit.reason or "disabled"
         self._set_wanted(stops, False)
         Ticket(lambda stopped: self._then_start(starts, stopped, done)).watch(stops)
 
@@ -280,15 +282,11 @@ class Supervisor:
         ticket.errors += errors
         ticket.watch(watched)
 
-    def wait(self, units: Iterable[Unit], done: Callable[[Ticket], None]) -> None:
-        """Call *done* when these units are at rest."""
-        Ticket(done).watch(list(units))
-
     def bounce(self, unit: Unit, reason: str, done: Callable[[Ticket], None]) -> None:
         """Stop a unit and all that depend on it, then start them again."""
         units = list(_dependents_first(unit, lambda u: True))
         for each in units:
-            if each.hold in ("gave-up", "failed", "backoff", "retrying"):
+            if each.hold in (*_STUCK, "backoff"):
                 self._renew(each)
             each.bounce = each.wanted and not each.down
             each.reason = reason
@@ -307,7 +305,6 @@ class Supervisor:
     def stop_all(self, reason: str) -> None:
         """The wish that nothing runs, for good."""
         self.closing = True
-        self._reason = reason
         for unit in self.units.values():
             self._cancel_retry(unit)
             unit.hold = ""
@@ -403,7 +400,7 @@ class Supervisor:
             each.reason = reason
             self.set_status(each, STOPPING)
         touched, self._batch = self._batch, None
-        unit.part.fall(reason)
+        unit.part.fall()
         for each in starting:  # nothing is up on top of these, and what they need is gone
             self._stop(each)
         for each in [*fallen, *touched]:
@@ -417,7 +414,7 @@ class Supervisor:
 
     def arm(self, unit: Unit) -> None:
         """The unit has something to wait for before it is offline: its stop has a time-out."""
-        seconds = _NO_TIME if self.hurrying else unit.stop_timeout
+        seconds = NO_TIME if self.hurrying else unit.stop_timeout
         unit.stop_timer = self._timers.after(seconds, lambda: self._overdue(unit))
 
     def extend(self, unit: Unit, seconds: float) -> None:
@@ -450,7 +447,7 @@ class Supervisor:
         unit.turn = True
         if unit.status is not STOPPING:
             self.set_status(unit, STOPPING)
-        unit.part.begin_stop(unit.reason or self._reason)
+        unit.part.begin_stop()
         if self.hurrying:
             self._hurry(unit)
 
@@ -481,15 +478,16 @@ class Supervisor:
         unit.leftover = None
         unit.reason = ""
         unit.hold = "" if unit.hold == "crashed" else unit.hold
-        unit.part.closed(ending)
+        unit.part.closed()
         failure = self._judge(unit, ending) or error
         unit.turn = False
         self.set_status(unit, OFFLINE)
         self._settle(unit, failure)
-        if unit.hold in ("gave-up", "failed", "retrying"):
+        if unit.hold in _STUCK:
             for each in list(_dependents_first(unit, lambda u: True)):
                 self._settle(each)
-        self._drop_owned(unit)
+        if unit.owned or unit.orphan:
+            self._drop_owned(unit)
         if not unit.orphan:
             self._decide(unit)
         self._check_closed()
@@ -652,7 +650,7 @@ def _is_stuck(unit: Unit) -> bool:
     seen = {unit}
     while todo:
         each = todo.pop()
-        if each.hold in ("gave-up", "failed", "retrying"):
+        if each.hold in _STUCK:
             return True
         for other in each.needs:
             if other.out and other not in seen:

@@ -169,10 +169,11 @@ class Workers:
         coro = make_coroutine(async_fn, args, "start_worker")
         if cancel_scope is not None:
             coro = _within(cancel_scope, coro)
-        contained: Coroutine[object, object, object] = self._contain(coro)
+        label = name or callable_name(async_fn)
         if grace_period:  # outermost: only inside of its shield can be seen what was cancelled
-            contained = self.graced(contained, grace_period)
-        nursery.start_soon(_run, contained, name=name or callable_name(async_fn))
+            nursery.start_soon(_run, self.graced(self._contain(coro), grace_period), name=label)
+        else:
+            nursery.start_soon(self._contain, coro, name=label)
         self.started += 1
 
     def graced(
@@ -306,7 +307,7 @@ class Workers:
         self._all_left = None
 
 
-async def _run(coro: Coroutine[object, object, object]) -> None:
+async def _run(coro: Awaitable[object]) -> None:
     await coro
 
 
