@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+from support import fail, switch_off
 
 from trio_modules import (
     App,
@@ -27,17 +28,6 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 HINT, WARNING, ERROR = FailureLevel.HINT, FailureLevel.WARNING, FailureLevel.ERROR
-
-
-async def fail(error: BaseException) -> None:
-    await trio.lowlevel.checkpoint()
-    raise error
-
-
-async def switch_off(app: App, module: Module) -> None:
-    """Stop one module of a managed app."""
-    module.disable()
-    await app.manage()
 
 
 # --- the values ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from support import let_run, reports_of
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
@@ -15,7 +16,6 @@ from trio_modules import (
     Backoff,
     GraphError,
     Module,
-    ModuleError,
     ModuleOffline,
     ModuleStatus,
     Restart,
@@ -88,11 +88,6 @@ def failing_start(module: Module, *errors: BaseException) -> list[float]:
     return begun
 
 
-async def let_run() -> None:
-    """Let everything run that can."""
-    await trio.testing.wait_all_tasks_blocked()
-
-
 async def switch(app: App, *, on: tuple[Module, ...] = (), off: tuple[Module, ...] = ()) -> float:
     """Enable and disable modules, manage, and return how long that took."""
     before = trio.current_time()
@@ -102,14 +97,6 @@ async def switch(app: App, *, on: tuple[Module, ...] = (), off: tuple[Module, ..
         module.disable()
     await app.manage()
     return trio.current_time() - before
-
-
-async def reports_of(app: App, use: Callable[[], Awaitable[object]]) -> list[ModuleError]:
-    """Run ``use`` as the app's body and return everything that was reported in that run."""
-    async with app.reports() as reports:
-        async with app:
-            await use()
-        return [report async for report in reports]
 
 
 def online(app: App) -> set[str]:

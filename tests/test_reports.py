@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from support import fail, let_run, reports_of
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
@@ -27,24 +28,6 @@ if sys.version_info < (3, 11):
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-
-async def fail(error: BaseException) -> None:
-    await trio.lowlevel.checkpoint()
-    raise error
-
-
-async def let_run() -> None:
-    """Let everything run that can."""
-    await trio.testing.wait_all_tasks_blocked()
-
-
-async def reports_of(app: App, use: Callable[[], Awaitable[object]]) -> list[ModuleError]:
-    """Run ``use`` as the app's body and return everything that was reported in that run."""
-    async with app.reports() as reports:
-        async with app:
-            await use()
-        return [report async for report in reports]
 
 
 def raises(error: BaseException) -> Callable[[], Awaitable[None]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+from support import let_run, reports_of, stray_cancelled, switch_off
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
@@ -19,7 +20,6 @@ from trio_modules import (
     FailureLevel,
     Module,
     ModuleCrashed,
-    ModuleError,
     ModuleOffline,
     ModuleStatus,
     Restart,
@@ -39,30 +39,6 @@ if TYPE_CHECKING:
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 NO_DELAY = Restart(backoff=Backoff(initial=0))
-
-
-async def let_run() -> None:
-    """Let everything run that can."""
-    await trio.testing.wait_all_tasks_blocked()
-
-
-async def switch_off(app: App, module: Module) -> None:
-    """Stop one module of a managed app."""
-    module.disable()
-    await app.manage()
-
-
-async def stray_cancelled() -> trio.Cancelled:
-    """Return a Cancelled whose scope is gone."""
-    caught: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            caught.append(error)
-            raise
-    return caught[0]
 
 
 class Script:
@@ -111,14 +87,6 @@ async def run_on(app: App, begin: Callable[[], object]) -> None:
     async with app:
         begin()
         await trio.sleep_forever()
-
-
-async def reports_of(app: App, use: Callable[[], Awaitable[object]]) -> list[ModuleError]:
-    """Run ``use`` as the app's body and return everything that was reported in that run."""
-    async with app.reports() as reports:
-        async with app:
-            await use()
-        return [report async for report in reports]
 
 
 # --- Backoff and Restart as values ---------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
+from support import fail, let_run
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
 
 DEAD, PREPARING, OFFLINE = ModuleStatus.DEAD, ModuleStatus.PREPARING, ModuleStatus.OFFLINE
 STOPPING, STARTING, ONLINE = ModuleStatus.STOPPING, ModuleStatus.STARTING, ModuleStatus.ONLINE
-
-
-async def fail(error: BaseException) -> None:
-    await trio.lowlevel.checkpoint()
-    raise error
-
-
-async def let_run() -> None:
-    """Let everything run that can."""
-    await trio.testing.wait_all_tasks_blocked()
 
 
 def json_of(status: AppStatus) -> dict[str, Any]:

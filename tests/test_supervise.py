@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import trio
+from support import stray_cancelled
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import Backoff, Restart, RestartNow, supervise
@@ -32,19 +33,6 @@ class Script:
 
 def failures(count: int) -> list[BaseException]:
     return [ValueError(number) for number in range(count)]
-
-
-async def stray_cancelled() -> trio.Cancelled:
-    """Return a Cancelled whose scope is gone."""
-    caught: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            caught.append(error)
-            raise
-    return caught[0]
 
 
 async def test_it_returns_what_the_function_returns() -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from support import fail, let_run, reports_of, stray_cancelled, switch_off
 from trio.testing import MockClock, assert_checkpoints, open_stream_to_socket_listener
 
 from trio_modules import (
     App,
     Module,
-    ModuleError,
     ModuleOffline,
     ModuleStatus,
     Restart,
@@ -29,37 +29,13 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
 class Outcome(BaseException):
     """Neither an Exception nor one of Python's own ways to leave."""
-
-
-async def let_run() -> None:
-    """Let everything run that can."""
-    await trio.testing.wait_all_tasks_blocked()
-
-
-async def switch_off(app: App, module: Module) -> None:
-    """Stop one module of a managed app."""
-    module.disable()
-    await app.manage()
-
-
-async def stray_cancelled() -> trio.Cancelled:
-    """Return a Cancelled whose scope is gone."""
-    caught: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            caught.append(error)
-            raise
-    return caught[0]
 
 
 def leaves(error: BaseException | None) -> Iterator[BaseException]:
@@ -71,11 +47,6 @@ def leaves(error: BaseException | None) -> Iterator[BaseException]:
         yield error
 
 
-async def fail(error: BaseException) -> None:
-    await trio.lowlevel.checkpoint()
-    raise error
-
-
 async def step_out_slowly(log: list[str], name: str, seconds: float) -> None:
     """Run until cancelled, then take some seconds to leave."""
     try:
@@ -84,14 +55,6 @@ async def step_out_slowly(log: list[str], name: str, seconds: float) -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(seconds)
         log.append(name)
-
-
-async def reports_of(app: App, use: Callable[[], Awaitable[object]]) -> list[ModuleError]:
-    """Run ``use`` as the app's body and return everything that was reported in that run."""
-    async with app.reports() as reports:
-        async with app:
-            await use()
-        return [report async for report in reports]
 
 
 def running(app: App, name: str) -> int:
