@@ -28,7 +28,11 @@ __all__ = ["run", "serve"]
 #: The seed's count: so many signals, the first one included, and the program is gone.
 _SIGNALS_TO_FORCE = 5
 
-_PATIENCE_WITH_STDERR = 1.0
+#: Seconds that stderr, or a tree of tasks that is hard to get, may take.
+_PATIENCE = 1.0
+
+#: Seconds after which a thread that waits for the interpreter gets it from one that spins.
+_PROMPTLY = 1e-4
 
 _logger = logging.getLogger("trio_modules")
 
@@ -179,6 +183,10 @@ class _Program:
         self._drained = trio.Event()
         self._count = 0
         self._over = threading.Event()
+        self._forcing = threading.Lock()
+        self._installing = threading.Lock()
+        self._handling = False
+        self._why = ""
         self._watchdog: threading.Thread | None = None
         clock = trio.lowlevel.current_clock()
         self._real_time = type(clock).__name__ == "SystemClock"
@@ -201,6 +209,7 @@ class _Program:
         if not signals:
             yield
             return
+        self._handling = True
         before = {}
         names = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1")
         try:
@@ -208,12 +217,16 @@ class _Program:
                 before[signum] = signal.signal(signum, self._handle)
             yield
         finally:
+            with self._installing:
+                self._handling = False
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         name = signal.Signals(signum).name
-        if name == "SIGUSR1":  # from here, since it is when the loop is blocked that people ask
+        if self._why:
+            self._force(self._why)
+        elif name == "SIGUSR1":  # from here, since it is when the loop is blocked that people ask
             _write(
                 f"{self._tree()}\n{self._thread_stack() if trio.lowlevel.in_trio_task() else ''}"
             )
@@ -290,11 +303,26 @@ class _Program:
             self._watchdog.start()
 
     def _wait_and_force(self, seconds: float) -> None:
-        if not self._over.wait(seconds):
-            self._force(f"the shutdown took more than {self._options.shutdown_timeout:g} s")
+        if self._over.wait(seconds):
+            return
+        why = f"the shutdown took more than {self._options.shutdown_timeout:g} s"
+        # The loop's own thread can look at its tasks while they stand still. It gets to the handler
+        # unless it is in the depths of some C code, and then they stand still, too.
+        with self._installing:
+            if self._handling and hasattr(signal, "SIGUSR1"):
+                self._why = why
+                signal.pthread_kill(self._thread, signal.SIGUSR1)
+        if not self._over.wait(_PATIENCE if self._why else 0):
+            self._force(why)
 
     def _force(self, why: str) -> None:
-        _write(f"{why}: forcing the exit\n{self._tree()}\n{self._thread_stack()}\n")
+        """Show where everything is and exit, in a bounded time whatever the loop is doing."""
+        if not self._forcing.acquire(blocking=False):
+            return  # the other thread is doing it
+        # A loop that spins takes the interpreter back for this long at every file that is read.
+        sys.setswitchinterval(_PROMPTLY)
+        _write(f"{why}: forcing the exit\n")
+        _with_patience(lambda: _write_all(f"{self._tree()}\n{self._thread_stack()}\n"))
         os._exit(1)
 
     def _tree(self) -> str:
@@ -307,14 +335,18 @@ class _Program:
 
 
 def _write(text: str) -> None:
-    """Write to stderr past Python's buffers, which a signal may have found in mid-air.
+    """Write to stderr past Python's buffers, which a signal may have found in mid-air."""
+    _with_patience(lambda: _write_all(text))
 
-    From a thread, and not for longer than a second: a stderr that nobody reads may be what
-    blocks everything.
+
+def _with_patience(fn: Callable[[], None]) -> None:
+    """Call *fn* in a thread and don't wait for it for ever.
+
+    A stderr that nobody reads may be what blocks everything.
     """
-    thread = threading.Thread(target=_write_all, args=(text,), name="stderr", daemon=True)
+    thread = threading.Thread(target=fn, name="stderr", daemon=True)
     thread.start()
-    thread.join(_PATIENCE_WITH_STDERR)
+    thread.join(_PATIENCE)
 
 
 def _write_all(text: str) -> None:
