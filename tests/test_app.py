@@ -25,6 +25,7 @@ from lifecycle_helpers import (
     tasks_living,
     watching,
 )
+from support import deterministic_scheduling
 from trio.testing import assert_checkpoints
 
 from trio_modules import (
@@ -1586,3 +1587,33 @@ async def test_an_interrupt_cuts_the_time_of_a_deaf_body(autojump_clock: MockClo
     assert len(stopped) == 1
     assert 5 <= stopped[0] < 6
     assert trio.current_time() == 30
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_shutdown_in_the_step_of_the_start_cancels_the_body_first(seed: int) -> None:
+    """between "all started" and the body's first step the body counts as running already."""
+    trace: list[str] = []
+    db = Module("db")
+    app = App(db)
+
+    @db.worker
+    async def leave_at_once() -> None:
+        await app.started.wait()
+        app.request_shutdown("enough")
+
+    @db.on_stop
+    async def stop() -> None:
+        trace.append("stop")
+
+    async def main() -> None:
+        async with app:
+            assert app.started.is_set()
+            trace.append(f"body, {db.status.name}")
+            try:
+                await trio.sleep_forever()
+            finally:
+                trace.append("body over")
+
+    with deterministic_scheduling(seed):
+        trio.run(main)
+    assert trace == ["body, ONLINE", "body over", "stop"]

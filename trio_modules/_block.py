@@ -239,8 +239,7 @@ class AppRun:
 
     def _body_may_begin(self) -> bool:
         """Whether the block is entered, if only for a body that is cancelled at once."""
-        if self.state == "running":
-            self._body_runs = True
+        if self._body_runs:
             return True
         outer = trio.current_effective_deadline() == -float("inf")
         if self._verdict.fatal or self._verdict.began_by is not None or outer:
@@ -392,6 +391,7 @@ class AppRun:
     def _all_started(self, _: Ticket) -> None:
         if self.reason is None:
             self.state = "running"
+            self._body_runs = True  # a shutdown from here on has to cancel it first
             self.on_started()
             self._entered.set()
 
