@@ -125,6 +125,10 @@ def function_of(text: str) -> str:
     return text.partition("@")[0]
 
 
+#: How long after an interrupt what doesn't answer counts as left behind, at the latest.
+MOMENT = 0.1
+
+
 def functions(part: object) -> Iterator[Func]:
     """Yield every user function in a plan."""
     if isinstance(part, Func):
@@ -160,6 +164,7 @@ class TraceChecker:
         self.left = False
         self.changed = False
         self.control = False
+        self.may_hurry = False
         self.control_at: float | None = None
         self.extended: set[str] = set()
         self.functions = {func.name: func for func in functions(self.plan)}
@@ -289,18 +294,27 @@ class TraceChecker:
         acts = self.plan.body.acts
         own = any(isinstance(act.call, AwaitShutdown) for act in acts)
         in_time = self.now < self.shutdown_at + self.plan.stop_timeout - EPSILON
-        return in_time and not (own or self.changed or self.control_at is not None)
+        return in_time and not (own or self.changed or self.may_hurry)
 
     def is_over(self, name: str) -> bool:
         """Whether a module is offline, or a leftover that is treated as such."""
         module = self.seen[name]
         if module.status <= OFFLINE:
             return True
+        return module.status is STOPPING and (self.is_overdue(module) or self.may_hurry)
+
+    def is_overdue(self, module: Seen) -> bool:
         timeout = module.plan.stop_timeout
         if timeout is None:
             timeout = self.plan.stop_timeout
-        overdue = self.now >= module.since + timeout - EPSILON
-        return module.status is STOPPING and (overdue or self.control_at is not None)
+        return self.now >= module.since + timeout - EPSILON
+
+    def no_time_since(self, begun: float) -> bool:
+        """Whether an interrupt has left no time to what began to stop then.
+
+        Whoever answers at once isn't left behind, so it takes a moment to show.
+        """
+        return self.control_at is not None and self.now >= max(begun, self.control_at) + MOMENT
 
     def has_crashed(self, name: str) -> bool:
         """Whether something in a module, or in what it depends on, may have crashed it."""
@@ -325,7 +339,7 @@ class TraceChecker:
                 self.check_left_online(name, module)
             if module.status is ONLINE and self.shutdown_at is not None and not self.body_open:
                 self.check_stops_in_time(name)
-            elif module.status is STOPPING and self.control_at is not None:
+            elif module.status is STOPPING and self.no_time_since(module.since):
                 self.check_hurries(name, module)
         if not (self.plan.managed or self.body_seen or self.changed or self.trouble):
             self.check_starts_in_time()
@@ -348,7 +362,7 @@ class TraceChecker:
         if module.status <= OFFLINE:
             return True
         vague = self.has_crashed(name) or name in self.extended or not module.fell_at_shutdown
-        return not vague and self.is_over(name)
+        return not vague and (self.is_overdue(module) or self.no_time_since(module.since))
 
     def check_hurries(self, name: str, module: Seen) -> None:
         """After a control exception nothing gets any time to stop."""
@@ -370,6 +384,8 @@ class TraceChecker:
         plans = [self.seen[plan.name] for plan in self.plan.modules]
         if self.shutdown_at is not None or any(module.status <= PREPARING for module in plans):
             return
+        if any(module.status is PREPARING for module in self.seen.values()):
+            return  # one that was added in an earlier round
         for module in plans:
             needs = (*module.plan.depends_on, *module.plan.wants)
             ready = all(self.seen[other].status is ONLINE for other in needs)
@@ -498,7 +514,7 @@ class TraceChecker:
         graces = {worker.func.name: worker.grace for worker in module.plan.workers}
         graces |= {service.func.name: service.grace for service in module.plan.services}
         grace = graces.get(function, 0.0)
-        if module.troubled or self.control_at is not None or not module.was_online:
+        if module.troubled or self.may_hurry or not module.was_online:
             return
         if self.now < module.since + grace - EPSILON:
             self.fail(f"{function} of {name} was cancelled before its grace of {grace} was over")
@@ -561,12 +577,15 @@ class TraceChecker:
 
     def on_made(self, record: Record) -> None:
         self.trouble = True
-        if record.what == "control":
-            self.control = True
-            # The first one begins the shutdown; one that arrives during it leaves no time for it.
-            if self.shutdown_at is not None and self.control_at is None:
-                self.control_at = self.now
         made = next(made for made in self.run.made.values() if f"#{made.serial} " in record.text)
+        if record.what == "control":
+            # A nursery of the service's own may hold one back until all else in it has ended.
+            held = made.role in ("child", "exit", "run", "guarded", "task")
+            # The first one begins the shutdown; one that arrives during it leaves no time for it.
+            self.may_hurry |= held or self.control or self.shutdown_at is not None
+            self.control = True
+            if self.shutdown_at is not None and self.control_at is None and not held:
+                self.control_at = self.now
         if isinstance(made.exc, RestartModule) and record.module:
             self.seen[record.module].troubled = True
 
