@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "values": ("_failure", "_reports", "_abc"),
     "pictures": ("_status",),
     "logic": ("_order", "_state", "_backoff", "_schedule"),
-    "plumbing": ("_context", "_timers", "_broadcast", "_tasktree"),
+    "plumbing": ("_context", "_timers", "_broadcast", "_tasktree", "_stepping"),
     "guard": ("_reporting",),
     "mechanisms": (
         "_workers",

@@ -1,0 +1,115 @@
+"""Coroutines that run in a context of their own inside of another task."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, copy_context
+
+import pytest
+import trio
+from support import let_run
+
+from trio_modules._stepping import run_in_context
+
+var: ContextVar[str] = ContextVar("var", default="unset")
+
+
+async def test_every_step_runs_in_the_given_context_and_none_in_the_tasks() -> None:
+    """what a job sets it sees after every wait, and whoever ran it never does."""
+    seen = []
+    context = copy_context()
+    context.run(var.set, "starter")
+
+    async def job() -> str:
+        seen.append(var.get())
+        var.set("own")
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+            seen.append(var.get())
+        return "done"
+
+    assert await run_in_context(context, job()) == "done"
+    assert seen == ["starter", "own", "own", "own"]
+    assert var.get() == "unset"
+    assert context[var] == "own"
+
+
+async def test_a_job_that_never_waits_ends_in_one_step() -> None:
+    """its value comes back without a step of the scheduler."""
+
+    async def job() -> int:
+        return 5
+
+    assert await run_in_context(copy_context(), job()) == 5
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_an_exception_leaves_it_at_whatever_step(waits: bool) -> None:
+    """the exception is the job's own object, and its traceback names the job."""
+    error = ValueError("wrong")
+
+    async def job() -> None:
+        if waits:
+            await trio.lowlevel.checkpoint()
+        raise error
+
+    with pytest.raises(ValueError, match="wrong") as caught:
+        await run_in_context(copy_context(), job())
+    assert caught.value is error
+    assert "job" in [entry.name for entry in caught.traceback]
+
+
+async def test_a_cancellation_reaches_it() -> None:
+    """the job is cancelled where it waits, and may clean up with further waits."""
+    steps = []
+
+    async def job() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+            steps.append(var.get())
+
+    context = copy_context()
+    context.run(var.set, "starter")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await run_in_context(context, job())
+    assert scope.cancelled_caught
+    assert steps == ["starter"]
+
+
+async def test_what_it_starts_inherits_its_context() -> None:
+    """a task that the job starts has a copy of the job's context."""
+    seen = []
+
+    async def child() -> None:
+        seen.append(var.get())
+
+    async def job() -> None:
+        await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+
+    context = copy_context()
+    context.run(var.set, "starter")
+    await run_in_context(context, job())
+    assert seen == ["starter"]
+
+
+async def test_the_stack_of_its_task_looks_through_it(nursery: trio.Nursery) -> None:
+    """Trio's own walk along the frames of the task ends where the job waits."""
+
+    async def job() -> None:
+        await trio.sleep_forever()
+
+    async def run() -> None:
+        await run_in_context(copy_context(), job())
+
+    nursery.start_soon(run, name="runner")
+    await let_run()
+    (task,) = (task for task in nursery.child_tasks if task.name == "runner")
+    names = [frame.f_code.co_name for frame, _ in task.iter_await_frames()]
+    assert names[:3] == ["run", "run_in_context", "job"]
+    assert "sleep_forever" in names
+    nursery.cancel_scope.cancel()

@@ -1,0 +1,72 @@
+"""Run a coroutine in a context of its own, inside of a task that has another.
+
+A task that does one small job after another saves the spawn, but each job still has to run in a
+copy of its starter's context. So the coroutine is stepped in that context, here: a job that never
+waits is over in one step, and one that does goes on as the awaited `_Rest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from types import FrameType
+from typing import Generic, TypeVar, cast
+
+__all__ = ["run_in_context"]
+
+T = TypeVar("T")
+
+_TAKEN = object()
+
+
+class _Rest(Generic[T]):
+    """What is left of a coroutine after its first step.
+
+    It is the iterator of its own ``await``, and has the attributes of a coroutine by which stacks
+    are walked, so that everything that shows where a task waits looks through it.
+    """
+
+    __slots__ = ("_context", "_coro", "_trap")
+
+    def __init__(self, context: Context, coro: Coroutine[object, object, T], trap: object) -> None:
+        self._context = context
+        self._coro = coro
+        self._trap: object = trap
+
+    def __await__(self) -> Generator[object, object, T]:
+        return cast("Generator[object, object, T]", self)
+
+    def __next__(self) -> object:
+        """A sent None ends here, as the first always does: that step is done, but not handed on."""
+        trap, self._trap = self._trap, _TAKEN
+        return self.send(None) if trap is _TAKEN else trap
+
+    def send(self, value: object) -> object:
+        return self._context.run(self._coro.send, value)
+
+    def throw(self, *exc: BaseException) -> object:
+        throw = cast("Callable[..., object]", self._coro.throw)
+        return self._context.run(throw, *exc)
+
+    def close(self) -> None:
+        self._coro.close()
+
+    @property
+    def cr_frame(self) -> FrameType | None:
+        return cast("FrameType | None", getattr(self._coro, "cr_frame", None))
+
+    @property
+    def cr_await(self) -> object:
+        return getattr(self._coro, "cr_await", None)
+
+
+async def run_in_context(context: Context, coro: Coroutine[object, object, T]) -> T:
+    """Await *coro*, not yet begun, with each of its steps in *context*.
+
+    Cancellation and exceptions reach it and leave it as if it were awaited plainly.
+    """
+    try:
+        trap = context.run(coro.send, None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    return await _Rest(context, coro, trap)
