@@ -18,6 +18,7 @@ from benchmarks import (
     start_stop,
     stop_modules,
     stop_workers,
+    tasks,
 )
 from benchmarks.measuring import Result, Work, measure
 
@@ -29,6 +30,7 @@ WORKS: tuple[Work, ...] = (
     *idle_memory.WORKS,
     stop_workers.WORK,
     stop_modules.WORK,
+    *tasks.WORKS,
 )
 SCALES = {"µs": 1e6, "B": 1.0}
 ROW = "{:<22} {:>12} {:>12} {:>7} {:>7} {:>13}  {}"

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
+from trio.testing import MockClock
 
 REPETITIONS = 5
 # A small work is run so often that a repetition handles about this many items.
@@ -37,6 +38,7 @@ class Work:
     floor: Measure
     floor_size: int | None = None
     unit: str = "µs"
+    mock_clock: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,16 @@ def measure(work: Work, *, quick: bool = False) -> Result:
     floor: list[float] = []
     # The first of each fills caches and is thrown away.
     for _ in range(2 if quick else REPETITIONS + 1):
-        ours.append(_repetition(work.ours, size))
-        floor.append(_repetition(work.floor, floor_size))
+        ours.append(_repetition(work, work.ours, size))
+        floor.append(_repetition(work, work.floor, floor_size))
     return Result(work, ours[1:], floor[1:])
 
 
-def _repetition(cost: Measure, size: int) -> float:
-    return statistics.fmean(_round(cost, size) for _ in range(max(1, ITEMS // size)))
+def _repetition(work: Work, cost: Measure, size: int) -> float:
+    return statistics.fmean(_round(work, cost, size) for _ in range(max(1, ITEMS // size)))
 
 
-def _round(cost: Measure, size: int) -> float:
+def _round(work: Work, cost: Measure, size: int) -> float:
     gc.collect()
-    return trio.run(cost, size)
+    clock = MockClock(autojump_threshold=0) if work.mock_clock else None
+    return trio.run(cost, size, clock=clock)

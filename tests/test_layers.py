@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "ground": ("_version", "_exceptions", "_util"),
     "values": ("_failure", "_reports", "_abc"),
     "pictures": ("_status",),
-    "logic": ("_order", "_state", "_backoff", "_schedule"),
+    "logic": ("_order", "_state", "_backoff", "_schedule", "_cron"),
     "plumbing": ("_context", "_timers", "_broadcast", "_tasktree", "_stepping"),
     "guard": ("_reporting",),
     "mechanisms": (
@@ -33,7 +33,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_events",
         "_lifecycle",
     ),
-    "services": ("_services",),
+    "services": ("_services", "_taskboard"),
+    "work": ("_taskwork",),
     "life": ("_life",),
     "part": ("_part",),
     "module": ("_module", "_block"),

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 FACE = frozenset({
     "App", "AppStatus", "Backoff", "Change", "CleanExit", "FailureLevel", "FailureStatus",
     "GraphError", "Module", "ModuleCrashed", "ModuleError", "ModuleOffline", "ModuleStatus",
-    "Resource", "Restart", "RestartModule", "RestartNow", "ServiceWorker", "ShutdownError",
-    "StartError", "StopError", "UndeclaredDependency", "current_app", "current_module",
-    "is_panic", "run", "serve", "supervise",
+    "Resource", "Restart", "RestartModule", "RestartNow", "Retry", "ServiceWorker",
+    "ShutdownError", "StartError", "StopError", "Task", "TaskCancelled", "TaskFailed",
+    "UndeclaredDependency", "current_app", "current_module", "is_panic", "run", "serve",
+    "supervise",
 })  # fmt: skip
 PACKAGE = Path(trio_modules.__file__).parent
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef

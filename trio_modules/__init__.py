@@ -14,15 +14,18 @@ from trio_modules._exceptions import (
     ShutdownError,
     StartError,
     StopError,
+    TaskCancelled,
+    TaskFailed,
     UndeclaredDependency,
 )
 from trio_modules._failure import FailureLevel, FailureStatus
-from trio_modules._module import Module, current_module
+from trio_modules._module import Module, Task, current_module
 from trio_modules._reports import ModuleError, is_panic
 from trio_modules._resources import Resource
 from trio_modules._run import run, serve
 from trio_modules._services import ServiceWorker, supervise
 from trio_modules._status import AppStatus, Change, ModuleStatus
+from trio_modules._tasks import Retry
 
 __all__ = [
     "App",
@@ -42,10 +45,14 @@ __all__ = [
     "Restart",
     "RestartModule",
     "RestartNow",
+    "Retry",
     "ServiceWorker",
     "ShutdownError",
     "StartError",
     "StopError",
+    "Task",
+    "TaskCancelled",
+    "TaskFailed",
     "UndeclaredDependency",
     "current_app",
     "current_module",

@@ -33,6 +33,7 @@ from trio_modules._status import (
     Totals,
     WorkCounts,
 )
+from trio_modules._tasks import WallClock
 from trio_modules._util import check_async, check_call, check_count, check_identifier, check_seconds
 
 if TYPE_CHECKING:
@@ -120,8 +121,6 @@ class App:
         if max_concurrent_microtasks is None:
             max_concurrent_microtasks = max(2, 2 * (os.cpu_count() or 1))
         self.max_concurrent_microtasks = max_concurrent_microtasks
-        self.max_concurrent_tasks = max_concurrent_tasks
-        self.min_repeat_interval = min_repeat_interval
         self._settings = Settings(
             name=check_identifier("name", name),
             prep=prep,
@@ -133,6 +132,10 @@ class App:
                 "max_concurrent_restarts", max_concurrent_restarts, minimum=1
             ),
             restart_settle=check_seconds("restart_settle", restart_settle, finite=True),
+            max_concurrent_tasks=check_count(
+                "max_concurrent_tasks", max_concurrent_tasks, minimum=1
+            ),
+            min_repeat_interval=check_seconds("min_repeat_interval", min_repeat_interval),
             rng=_checked_rng(rng),
         )
         self._epoch = _checked_epoch(epoch)
@@ -275,6 +278,8 @@ class App:
         return order, members
 
     def _member(self, module: Module, needs: list[str], wants: list[str]) -> Member:
+        if module._module_part.tasks_made is not None:
+            module._module_part.tasks_made.check_declared(self.min_repeat_interval)
         stop_timeout = module._module_spec.stop_timeout
         limit = 0.75 * (self._settings.stop_timeout if stop_timeout is None else stop_timeout)
         for declared in module._module_part.declared:
@@ -325,7 +330,8 @@ class App:
         self._reporter.reset()
         self._reporter.readers.lost = self._changes.lost = 0
         self._set_clock()
-        run = AppRun(self, self._settings, members, self._reporter, self._changes)
+        clock = WallClock(self.now, virtual=self._wall_zero is not None)
+        run = AppRun(self, self._settings, members, self._reporter, self._changes, clock)
         run.on_shutdown = self._on_shutdown
         run.on_started = self.started.set
         run.on_removed = self._strike
@@ -723,6 +729,7 @@ class App:
         run = self._run
         infos = {name: self._info(module) for name, module in self._modules.items()}
         work = sum((info.work for info in infos.values()), WorkCounts())
+        executions = sum((info.executions for info in infos.values()), WorkCounts())
         return AppStatus(
             name=self.name,
             state=self._state,
@@ -733,6 +740,7 @@ class App:
                 modules=len(infos),
                 online=sum(info.status is ModuleStatus.ONLINE for info in infos.values()),
                 work=work,
+                executions=executions,
                 reports_lost=self._reporter.readers.lost,
                 changes_lost=self._changes.lost,
             ),
@@ -741,6 +749,11 @@ class App:
                 restart_settle=self.restart_settle,
                 restarts_settling=0 if run is None else run.gate.settling,
                 restarts_waiting=0 if run is None else run.gate.waiting,
+                max_concurrent_tasks=self.max_concurrent_tasks,
+                tasks_executing=executions.running,
+                tasks_queued=0 if run is None else run.board.queued,
+                tasks_scheduled=0 if run is None else run.board.scheduled,
+                min_repeat_interval=self.min_repeat_interval,
             ),
             shutdown_reason=self.shutdown_reason,
             exit_code=self.exit_code,
@@ -773,20 +786,24 @@ class App:
     @property
     def max_concurrent_tasks(self) -> int:
         """How many queued tasks may run at a time; settable."""
-        return self._max_concurrent_tasks
+        return self._settings.max_concurrent_tasks
 
     @max_concurrent_tasks.setter
     def max_concurrent_tasks(self, value: int) -> None:
-        self._max_concurrent_tasks = check_count("max_concurrent_tasks", value, minimum=1)
+        self._settings.max_concurrent_tasks = check_count("max_concurrent_tasks", value, minimum=1)
+        if self._run is not None:
+            self._run.board.limit = value
 
     @property
     def min_repeat_interval(self) -> float:
         """The smallest interval in seconds in which a task may be repeated; settable."""
-        return self._min_repeat_interval
+        return self._settings.min_repeat_interval
 
     @min_repeat_interval.setter
     def min_repeat_interval(self, value: float) -> None:
-        self._min_repeat_interval = check_seconds("min_repeat_interval", value)
+        self._settings.min_repeat_interval = check_seconds("min_repeat_interval", value)
+        if self._run is not None:
+            self._run.board.min_interval = value
 
     @property
     def max_concurrent_restarts(self) -> int:

@@ -34,6 +34,8 @@ from trio_modules._reporting import Reporter, take_apart
 from trio_modules._reports import ModuleError
 from trio_modules._services import RestartGate
 from trio_modules._status import Change, ModuleStatus
+from trio_modules._taskboard import TaskBoard
+from trio_modules._tasks import WallClock
 from trio_modules._tasktree import format_tree
 from trio_modules._timers import Timers
 from trio_modules._util import shown
@@ -56,6 +58,8 @@ class Settings:
     stop_timeout: float
     max_concurrent_restarts: int
     restart_settle: float
+    max_concurrent_tasks: int
+    min_repeat_interval: float
     rng: random.Random
 
 
@@ -86,6 +90,7 @@ class AppRun:
         members: Mapping[str, Member],
         reporter: Reporter,
         changes: Broadcast[Change],
+        clock: WallClock,
     ) -> None:
         self.state = "starting"
         self.reason: str | None = None
@@ -94,6 +99,14 @@ class AppRun:
         self.timers = Timers()
         self.gate = RestartGate(
             self.timers, settings.max_concurrent_restarts, settings.restart_settle
+        )
+        self.board = TaskBoard(
+            self.timers,
+            clock,
+            settings.rng,
+            limit=settings.max_concurrent_tasks,
+            min_interval=settings.min_repeat_interval,
+            has_room=lambda: True,
         )
         self.supervisor = Supervisor(self, self.timers, settings.rng, copy_context())
         self.parts: dict[str, Part] = {}
@@ -132,6 +145,7 @@ class AppRun:
             reporter=self.reporter,
             timers=self.timers,
             gate=self.gate,
+            board=self.board,
             rng=self._settings.rng,
             context=copy_context(),
             failure_changed=self._failure_changed,

@@ -30,6 +30,8 @@ __all__ = [
     "ShutdownError",
     "StartError",
     "StopError",
+    "TaskCancelled",
+    "TaskFailed",
     "UndeclaredDependency",
     "add_note",
 ]
@@ -52,6 +54,43 @@ class RestartNow(Exception):
 
 class RestartModule(Exception):
     """Raised by any worker: my whole module has to be restarted (ours, not the seed's)."""
+
+
+class TaskFailed(Exception):
+    """The execution that somebody waited for raised; what it raised is the cause.
+
+    Attributes:
+        module: the name of the module that the task belongs to.
+        task: the name of the task.
+    """
+
+    def __init__(self, module: str, task: str) -> None:
+        super().__init__(module, task)
+        self.module = module
+        self.task = task
+
+    def __str__(self) -> str:
+        why = "" if self.__cause__ is None else f": {self.__cause__!r}"
+        return f"task {self.task!r} of module {self.module!r} failed{why}"
+
+
+class TaskCancelled(Exception):
+    """The task was cancelled, or taken out of the schedule by whom it concerned.
+
+    Attributes:
+        module: the name of the module that the task belongs to.
+        task: the name of the task.
+        reason: what happened to it.
+    """
+
+    def __init__(self, module: str, task: str, reason: str = "was cancelled") -> None:
+        super().__init__(module, task, reason)
+        self.module = module
+        self.task = task
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} of module {self.module!r} {self.reason}"
 
 
 class GraphError(ValueError):

@@ -216,7 +216,7 @@ class Life:
         """Cancel what still works, those with a grace period when that is over."""
         workers = self._module.workers
         self._stop_services()
-        workers.cancel(self._reason, with_grace=not (self._crashed or self._expired))
+        workers.cancel(self.reason, with_grace=not (self._crashed or self._expired))
         if workers.guests:
             await workers.guests_left()
 
@@ -363,7 +363,7 @@ class Life:
         self._end_work()
         workers = self._module.workers
         if workers.busy:
-            workers.cancel(self._reason, with_grace=False)
+            workers.cancel(self.reason, with_grace=False)
         self._wake()
 
     def begin_stop(self) -> None:
@@ -384,7 +384,7 @@ class Life:
         workers.open = False
         workers.stop_began = trio.current_time()
         for scope in list(self._interruptible or ()):
-            scope.cancel(reason=self._reason)
+            scope.cancel(reason=self.reason)
         self._module.began_to_stop()
 
     @property
@@ -402,13 +402,13 @@ class Life:
         """It isn't parked, so it is in the middle of its start, or on its way out already."""
         nursery = self._module.workers.nursery
         if nursery is not None:
-            nursery.cancel_scope.cancel(reason=self._reason)
+            nursery.cancel_scope.cancel(reason=self.reason)
         elif self._entry_scope is not None and not self._completed:
-            self._entry_scope.cancel(reason=self._reason)
+            self._entry_scope.cancel(reason=self.reason)
 
     def _stop_services(self) -> None:
         for worker in list((self._module.services or {}).values()):
-            worker.stop_waiting(self._reason)
+            worker.stop_waiting(self.reason)
 
     async def _run_stop_functions(self) -> None:
         for fn in reversed(self._module.stop_functions):
@@ -518,7 +518,8 @@ class Life:
     # ------------------------------------------------------------ small change
 
     @property
-    def _reason(self) -> str:
+    def reason(self) -> str:
+        """Why the module stops, for those whom that cancels."""
         return f"module {self._module.name!r} is stopping: {self.unit.reason or 'the app stops'}"
 
     @property
@@ -528,7 +529,7 @@ class Life:
     def interruptible(self, scope: trio.CancelScope) -> None:
         """*scope* is cancelled when the module begins to stop, at once if it has begun."""
         if self._module.workers.stop_began is not None:
-            scope.cancel(reason=self._reason)
+            scope.cancel(reason=self.reason)
             return
         if self._interruptible is None:
             self._interruptible = {}

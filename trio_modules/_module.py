@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
 
 import attrs
@@ -21,6 +22,8 @@ from trio_modules._reports import ModuleError
 from trio_modules._resources import Resource
 from trio_modules._services import Grid, ServiceWorker
 from trio_modules._status import ModuleStatus
+from trio_modules._tasks import BaseTask, Rhythm, check_at, check_misfire, cron_rhythm
+from trio_modules._taskwork import DeclaredTask
 from trio_modules._util import (
     callable_name,
     check_async,
@@ -33,12 +36,14 @@ from trio_modules._util import (
 )
 
 if TYPE_CHECKING:
+    from typing import Concatenate
+
     from typing_extensions import ParamSpec, TypeVarTuple, Unpack
 
     ArgsT = TypeVarTuple("ArgsT")
     P = ParamSpec("P")
 
-__all__ = ["Module", "current_module"]
+__all__ = ["Module", "Task", "current_module"]
 
 T = TypeVar("T")
 FnT = TypeVar("FnT", bound=Callable[..., Awaitable[object]])
@@ -85,6 +90,30 @@ def current_module() -> Module:
     assert isinstance(owner, Part)
     assert isinstance(owner.face, Module)
     return owner.face
+
+
+class Task(BaseTask):
+    """Work of a module that is queued, scheduled or repeated; see `Module.new_task` (seed).
+
+    All methods that order it return it, so they chain. Its function is called with the task
+    itself. It belongs to the module, not to one run of it: a stop takes it out of queue and
+    schedule, and when the module is back it can be used again.
+
+    Attributes:
+        name: for logs and reports.
+        attempt: 1, or how often it was tried when it asks for `Retry`.
+        runs: how many executions have ended, in whatever way.
+        last_error: the exception that the last failed execution ended with.
+    """
+
+    __slots__ = ()
+
+    @property
+    def module(self) -> Module:
+        """The module that it belongs to."""
+        face = self._tasks.module.face
+        assert isinstance(face, Module)
+        return face
 
 
 class Module:
@@ -718,6 +747,111 @@ class Module:
         )
         return async_fn
 
+    # ------------------------------------------------------------ tasks
+
+    def new_task(
+        self, async_fn: Callable[[Task], Awaitable[object]], name: str | None = None
+    ) -> Task:
+        """Make a task: work that is queued, scheduled or repeated (seed).
+
+        It does nothing until one of its methods orders it. It belongs to the module, so it can be
+        made before the app runs, but it is ordered while the module is starting or online.
+
+        Args:
+            async_fn: the function, called with the task.
+            name: for logs and reports; the function's by default.
+
+        Raises:
+            TypeError: if the function isn't async or can't be called with the task alone.
+        """
+        tasks = self._module_part.tasks_made or self._module_part.own_tasks
+        if async_fn is not tasks.known_fn:  # thousands of tasks may share one function
+            check_async(async_fn, "new_task")
+            check_call(async_fn, (None,), "new_task")
+            tasks.known_fn, tasks.known_name = async_fn, callable_name(async_fn)
+        if name is not None:
+            check_identifier("name", name)
+        return Task(tasks, async_fn, name or tasks.known_name)
+
+    @overload
+    def task(
+        self,
+        async_fn: Callable[Concatenate[Task, ...], Awaitable[object]],
+        *args: object,
+        every: float | None = ...,
+        cron: str | None = ...,
+        at: float | datetime | None = ...,
+        name: str | None = ...,
+        timezone: str | tzinfo = ...,
+        jitter: float = ...,
+        misfire: Literal["run-once", "skip"] = ...,
+    ) -> Task: ...
+    @overload
+    def task(
+        self,
+        async_fn: None = None,
+        *,
+        every: float | None = ...,
+        cron: str | None = ...,
+        at: float | datetime | None = ...,
+        name: str | None = ...,
+        timezone: str | tzinfo = ...,
+        jitter: float = ...,
+        misfire: Literal["run-once", "skip"] = ...,
+    ) -> Callable[[Callable[[Task], Awaitable[object]]], Task]: ...
+    def task(
+        self,
+        async_fn: Callable[..., Awaitable[object]] | None = None,
+        *args: object,
+        every: float | None = None,
+        cron: str | None = None,
+        at: float | datetime | None = None,
+        name: str | None = None,
+        timezone: str | tzinfo = "UTC",
+        jitter: float = 0,
+        misfire: Literal["run-once", "skip"] = "run-once",
+    ) -> object:
+        """Declare a task, scheduled at every start; a decorator that returns the task (ours).
+
+        Without a time it is not scheduled, and can be queued by its methods. When it is declared
+        decides how long for, as for `worker`.
+
+        Args:
+            async_fn: the function, called with the task and *args*.
+            every: repeat it, by so many seconds from each end; not below the app's
+                ``min_repeat_interval``.
+            cron: a cron line, as in ``"0 3 * * *"``; needs the extra ``cron``.
+            at: the one time to run it at: an aware datetime, or seconds on Trio's clock.
+            name: for logs and reports; the function's by default.
+            timezone: the zone in which *cron* is meant, a name or a `datetime.tzinfo`.
+            jitter: up to so many seconds later than *every* or *cron* say, each time anew.
+            misfire: what becomes of a time that passes while the module is down or the machine
+                asleep: "run-once" executes it once when that is over, "skip" drops it.
+
+        Raises:
+            TypeError, ValueError: if an argument isn't usable, or more than one time is given.
+            ModuleOffline: while the module stops.
+            ImportError: for *cron* without the extra.
+        """
+        if async_fn is None:
+            return functools.partial(
+                self.task,
+                every=every,
+                cron=cron,
+                at=at,
+                name=name,
+                timezone=timezone,
+                jitter=jitter,
+                misfire=misfire,
+            )
+        check_async(async_fn, "task")
+        check_call(async_fn, (None, *args), "task")
+        rhythm = _rhythm(every, cron, at, timezone, jitter, misfire)
+        lasts = self._module_part.lasts_now()
+        task = Task(self._module_part.own_tasks, _with_args(async_fn, args), _label(name, async_fn))
+        self._module_part.declare_task(DeclaredTask(task, lasts, rhythm, at, misfire))
+        return task
+
     def _check_grace(self, grace_period: float) -> None:
         check_seconds("grace_period", grace_period)
         stop_timeout = self._module_part.stop_timeout
@@ -897,6 +1031,37 @@ def _policy(restart: Restart | None, backoff: float | Backoff | None) -> Restart
     if not isinstance(backoff, Backoff):
         backoff = Backoff(initial=check_seconds("backoff", backoff))
     return attrs.evolve(policy, backoff=backoff)
+
+
+def _with_args(
+    async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
+) -> Callable[..., Awaitable[object]]:
+    return (lambda task: async_fn(task, *args)) if args else async_fn
+
+
+def _rhythm(
+    every: float | None,
+    cron: str | None,
+    at: float | datetime | None,
+    timezone: str | tzinfo,
+    jitter: float,
+    misfire: Literal["run-once", "skip"],
+) -> Rhythm | None:
+    given = {"every": every, "cron": cron, "at": at}
+    times = {name: value for name, value in given.items() if value is not None}
+    if len(times) > 1:
+        raise ValueError(f"only one of every, cron and at can be given, got {times!r}")
+    check_misfire(misfire)
+    check_seconds("jitter", jitter, finite=True)
+    if at is not None:
+        check_at(at)
+    if cron is not None:
+        return cron_rhythm(cron, timezone, jitter, misfire)
+    if every is None:
+        return None
+    if not check_seconds("every", every, finite=True):
+        raise ValueError(f"every must be above 0, got {every!r}")
+    return Rhythm(float(every), jitter=jitter)
 
 
 def _check_grid(interval: float, jitter: float, missed: str) -> None:

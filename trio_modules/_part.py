@@ -23,8 +23,10 @@ from trio_modules._lifecycle import Supervisor, Unit
 from trio_modules._reporting import Reporter
 from trio_modules._resources import Resource
 from trio_modules._services import RestartGate, ServiceWorker
-from trio_modules._status import ModuleInfo, ModuleStatus, WorkerInfo
+from trio_modules._status import ModuleInfo, ModuleStatus, WorkCounts, WorkerInfo
+from trio_modules._taskboard import TaskBoard
 from trio_modules._tasktree import child_tasks
+from trio_modules._taskwork import DeclaredTask, ModuleTasks
 from trio_modules._timers import Timers
 from trio_modules._util import shown
 from trio_modules._workers import Workers
@@ -43,6 +45,7 @@ class Host:
     reporter: Reporter
     timers: Timers
     gate: RestartGate
+    board: TaskBoard
     rng: random.Random
     context: Context
     failure_changed: Callable[[Part, FailureStatus, FailureStatus], None]
@@ -90,6 +93,7 @@ class Part:
         "start_functions",
         "stop_functions",
         "stop_timeout",
+        "tasks_made",
         "unit",
         "workers",
     )
@@ -111,6 +115,7 @@ class Part:
         self.declared: tuple[Declaration, ...] = ()
         self.prep_task: trio.lowlevel.Task | None = None
         self.stop_timeout: float | None = None
+        self.tasks_made: ModuleTasks | None = None
         self._failures: FailureLog | None = None
         self._logger: logging.Logger | None = None
         self._reach: frozenset[str] | None = None
@@ -184,10 +189,14 @@ class Part:
         self.workers.started = self.workers.ended = 0
         self._reach = None
         self._failures = None
+        if self.tasks_made is not None:
+            self.tasks_made.attach(host.board, host.reporter, host.context)
 
     def detach(self) -> None:
         """The app's run is over; the unit stays, for its status."""
         self.host = None
+        if self.tasks_made is not None:
+            self.tasks_made.detach()
         self._keep_declared(("always",))
 
     @property
@@ -220,11 +229,20 @@ class Part:
     def began_to_stop(self) -> None:
         if self._stopping is not None:
             self._stopping.set()
+        if self.tasks_made is not None:
+            self.tasks_made.stop(self.stop_reason)
+
+    @property
+    def stop_reason(self) -> str:
+        """Why it stops, for those whom that cancels."""
+        return self.life.reason
 
     def run_ended(self) -> None:
         self._started = self._stopping = None
         self.workers.stop_began = None
         self._keep_declared(("always", "app"))
+        if self.tasks_made is not None:
+            self.tasks_made.run_ended()
         if self._failures is not None:
             self._failures.resolve_all(keep=f"{self.name}:stop-failed")
 
@@ -288,6 +306,8 @@ class Part:
 
     def begin_declared_work(self) -> list[ServiceWorker]:
         """Begin all that is declared, and return those whose readiness holds ONLINE back."""
+        if self.tasks_made is not None:
+            self.tasks_made.arm_declared()
         if not self.declared:
             return []
         begun = self.hosted.context.run(lambda: [self._begin(each) for each in self.declared])
@@ -336,6 +356,22 @@ class Part:
     def crash(self, exc: BaseException) -> bool:
         return self.life.crash(exc)
 
+    # ------------------------------------------------------------ tasks
+
+    @property
+    def own_tasks(self) -> ModuleTasks:
+        """Its tasks, made on first use."""
+        if self.tasks_made is None:
+            self.tasks_made = ModuleTasks(self)
+            if self.host is not None:
+                self.tasks_made.attach(self.host.board, self.host.reporter, self.host.context)
+        return self.tasks_made
+
+    def declare_task(self, declared: DeclaredTask) -> None:
+        """Take a declaration; when the module is up already it is scheduled at once."""
+        up = self.status is ModuleStatus.ONLINE and self.host is not None
+        self.own_tasks.declare(declared, at_once=up)
+
     # ------------------------------------------------------------ failures and status
 
     @property
@@ -375,6 +411,8 @@ class Part:
             workers=tuple(self._worker_infos()),
             work=self.workers.counts,
             restarts=0 if unit is None else unit.restarts,
+            tasks=() if self.tasks_made is None else tuple(self.tasks_made.infos()),
+            executions=WorkCounts() if self.tasks_made is None else self.tasks_made.counts,
         )
 
     def _worker_infos(self) -> Iterator[WorkerInfo]:
@@ -383,6 +421,8 @@ class Part:
         unborn = {service.name for service in services if service.task is None}
         nursery = self.workers.nursery
         for task in () if nursery is None else child_tasks(nursery):
+            if self.tasks_made is not None and self.tasks_made.is_runner(task):
+                continue
             if task not in theirs and task.name not in unborn:
                 yield WorkerInfo(task.name, "worker")
         for guest in self.workers.guests or ():

@@ -16,6 +16,7 @@ __all__ = [
     "Limits",
     "ModuleInfo",
     "ModuleStatus",
+    "TaskInfo",
     "Totals",
     "WorkCounts",
     "WorkerInfo",
@@ -92,6 +93,33 @@ class WorkerInfo:
 
 
 @attrs.frozen
+class TaskInfo:
+    """One task that is pending or declared.
+
+    Attributes:
+        name: its name.
+        queued: whether it is in a queue, or will be when its present execution has ended.
+        scheduled: whether there is a time at which it will be queued.
+        executing: whether it is being executed.
+        next_due: that time, on Trio's clock in seconds; None without one.
+        since: since when it is executing or, if it isn't, queued; None if it is neither.
+        attempt: 1, or how often it was tried when it asks for a retry.
+        runs: how many executions have ended.
+        last_error: the `repr` of the last exception, None without one.
+    """
+
+    name: str
+    queued: bool = False
+    scheduled: bool = False
+    executing: bool = False
+    next_due: float | None = None
+    since: float | None = None
+    attempt: int = 1
+    runs: int = 0
+    last_error: str | None = None
+
+
+@attrs.frozen
 class ModuleInfo:
     """One module.
 
@@ -104,6 +132,8 @@ class ModuleInfo:
         workers: what works for it now.
         work: how much work it has started and ended in this run of the app.
         restarts: how often it was restarted after a crash in this run of the app.
+        tasks: its tasks that are queued, scheduled, executing or declared.
+        executions: how many executions of tasks it has begun and ended in this run of the app.
     """
 
     name: str
@@ -114,6 +144,8 @@ class ModuleInfo:
     workers: tuple[WorkerInfo, ...] = ()
     work: WorkCounts = WorkCounts()
     restarts: int = 0
+    tasks: tuple[TaskInfo, ...] = ()
+    executions: WorkCounts = WorkCounts()
 
 
 @attrs.frozen
@@ -123,6 +155,7 @@ class Totals:
     modules: int = 0
     online: int = 0
     work: WorkCounts = WorkCounts()
+    executions: WorkCounts = WorkCounts()
     reports_lost: int = 0
     changes_lost: int = 0
 
@@ -135,6 +168,11 @@ class Limits:
     restart_settle: float = 0.0
     restarts_settling: int = 0
     restarts_waiting: int = 0
+    max_concurrent_tasks: int = 0
+    tasks_executing: int = 0
+    tasks_queued: int = 0
+    tasks_scheduled: int = 0
+    min_repeat_interval: float = 0.0
 
 
 @attrs.frozen

@@ -7,12 +7,12 @@ waits is over in one step, and one that does goes on as the awaited `_Rest`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from types import FrameType
-from typing import Generic, TypeVar, cast
+from typing import Generic, Literal, TypeVar, cast
 
-__all__ = ["run_in_context"]
+__all__ = ["first_step", "run_in_context"]
 
 T = TypeVar("T")
 
@@ -60,13 +60,24 @@ class _Rest(Generic[T]):
         return getattr(self._coro, "cr_await", None)
 
 
+def first_step(
+    context: Context, coro: Coroutine[object, object, T]
+) -> tuple[Literal[True], T] | tuple[Literal[False], Awaitable[T]]:
+    """Step *coro*, not yet begun, in *context*: whether it is over, and its value or its rest.
+
+    What it raises in that step is raised here.
+    """
+    try:
+        trap = context.run(coro.send, None)
+    except StopIteration as stop:
+        return True, cast("T", stop.value)
+    return False, _Rest(context, coro, trap)
+
+
 async def run_in_context(context: Context, coro: Coroutine[object, object, T]) -> T:
     """Await *coro*, not yet begun, with each of its steps in *context*.
 
     Cancellation and exceptions reach it and leave it as if it were awaited plainly.
     """
-    try:
-        trap = context.run(coro.send, None)
-    except StopIteration as stop:
-        return cast("T", stop.value)
-    return await _Rest(context, coro, trap)
+    is_over, value = first_step(context, coro)
+    return cast("T", value) if is_over else await cast("Awaitable[T]", value)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
 
 __all__ = [
+    "awaiting",
     "callable_name",
     "check_async",
     "check_call",
@@ -141,10 +142,11 @@ def make_coroutine(
     coro = fn(*args)
     if type(coro) is CoroutineType:
         return coro
-    return _awaiting(coro)
+    return awaiting(coro)
 
 
-async def _awaiting(awaitable: Awaitable[object]) -> object:
+async def awaiting(awaitable: Awaitable[object]) -> object:
+    """A coroutine of whatever can be awaited."""
     return await awaitable
 
 

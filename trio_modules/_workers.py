@@ -146,15 +146,16 @@ class Workers:
         caught = take_apart(exc)
         self.reporter.pass_on(caught)
         if caught.failure is not None:
-            self._report(caught.failure, trio.lowlevel.current_task().name)
+            self.report(caught.failure, trio.lowlevel.current_task().name)
 
-    def _report(self, failure: BaseException, name: str) -> None:
+    def report(self, failure: BaseException, name: str, kind: str = "worker") -> None:
+        """Report what some work raised, unless it asks for the end of the module, and gets it."""
         assert self.reporter is not None
         asked = asked_for(failure)
         if asked.module and self.module.crash(failure):
             return
         severity = "info" if asked.module and asked.quiet else "panic"
-        self.reporter.caught(failure, self.module.name, name, "worker", severity)
+        self.reporter.caught(failure, self.module.name, name, kind, severity)
 
     def start_scoped(
         self,
@@ -258,7 +259,7 @@ class Workers:
         """Report what a guarded function raised; the task isn't ours, so the rest goes on."""
         caught = take_apart(exc)
         if caught.failure is not None:
-            self._report(caught.failure, name)
+            self.report(caught.failure, name)
         if caught.passing is not None:
             raise caught.passing
 

@@ -1,0 +1,157 @@
+"""Tasks that are queued, and tasks that are scheduled over an hour, half of them cancelled."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Awaitable, Callable
+from time import process_time
+
+import trio
+
+from benchmarks.measuring import Work
+from trio_modules import App, Module
+
+HOUR = 3600.0
+
+
+async def return_at_once(_: object) -> None:
+    pass
+
+
+async def yield_once(_: object) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def queued(fn: Callable[[object], Awaitable[None]]) -> Callable[[int], Awaitable[float]]:
+    async def measure(size: int) -> float:
+        module = Module("bench")
+        async with App(module):
+            tasks = [module.new_task(fn) for _ in range(size)]
+            began = process_time()
+            for task in tasks:
+                task.queue()
+            await tasks[-1].wait()
+            return (process_time() - began) / size
+
+    return measure
+
+
+def read(fn: Callable[[object], Awaitable[None]]) -> Callable[[int], Awaitable[float]]:
+    """One worker that reads a memory channel and does what comes, item by item."""
+
+    async def measure(size: int) -> float:
+        sender, receiver = trio.open_memory_channel[int](math.inf)
+        done = trio.Event()
+
+        async def work() -> None:
+            async for item in receiver:
+                await fn(item)
+                if item == size - 1:
+                    done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            began = process_time()
+            for item in range(size):
+                sender.send_nowait(item)
+            await done.wait()
+            cost = (process_time() - began) / size
+            nursery.cancel_scope.cancel()
+        return cost
+
+    return measure
+
+
+def random_times(size: int) -> list[float]:
+    rng = random.Random(size)
+    now = trio.current_time()
+    return [now + rng.uniform(0, HOUR) for _ in range(size)]
+
+
+async def scheduled(size: int) -> float:
+    module = Module("bench")
+    async with App(module):
+        times = random_times(size)
+        began = process_time()
+        tasks = [module.new_task(return_at_once).schedule(when) for when in times]
+        for task in tasks[::2]:
+            task.cancel()
+        return (process_time() - began) / size
+
+
+class Scheduled:
+    """What the floor keeps of something scheduled."""
+
+    __slots__ = ("cancelled", "fn")
+
+    def __init__(self, fn: Callable[[object], Awaitable[None]]) -> None:
+        self.fn = fn
+        self.cancelled = False
+
+
+async def pushed(size: int) -> float:
+    """A bare heap of objects that can be marked as cancelled."""
+    times = random_times(size)
+    heap: list[tuple[float, int, Scheduled]] = []
+    number = itertools.count()
+    began = process_time()
+    items = []
+    for when in times:
+        item = Scheduled(return_at_once)
+        heapq.heappush(heap, (when, next(number), item))
+        items.append(item)
+    for item in items[::2]:
+        item.cancelled = True
+    return (process_time() - began) / size
+
+
+async def run_through(size: int) -> float:
+    module = Module("bench")
+    async with App(module):
+        times = random_times(size)
+        began = process_time()
+        tasks = [module.new_task(return_at_once).schedule(when) for when in times]
+        for task in tasks[::2]:
+            task.cancel()
+        await trio.sleep(HOUR + 1)
+        assert all(task.runs for task in tasks[1::2])
+        return (process_time() - began) / size
+
+
+async def heap_task(size: int) -> float:
+    """One task that sleeps until the next one on a heap is due, and does it."""
+    times = random_times(size)
+    heap: list[tuple[float, int, Scheduled]] = []
+    number = itertools.count()
+
+    async def schedule() -> None:
+        while heap:
+            when, _, item = heapq.heappop(heap)
+            if item.cancelled:
+                continue
+            await trio.sleep_until(when)
+            await item.fn(item)
+
+    began = process_time()
+    items = []
+    for when in times:
+        item = Scheduled(return_at_once)
+        heapq.heappush(heap, (when, next(number), item))
+        items.append(item)
+    for item in items[::2]:
+        item.cancelled = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(schedule)
+        await trio.sleep(HOUR + 1)
+    return (process_time() - began) / size
+
+
+WORKS = (
+    Work("queued-tasks", 0.5, 50_000, queued(return_at_once), read(return_at_once)),
+    Work("queued-tasks-yield", 1.0, 50_000, queued(yield_once), read(yield_once)),
+    Work("schedules", 1.6, 100_000, scheduled, pushed),
+    Work("schedules-run", 1.3, 100_000, run_through, heap_task, mock_clock=True),
+)

@@ -1,0 +1,390 @@
+"""What is due when, and who goes first: the order of tasks, without Trio.
+
+An `Agenda` holds items by time, a `Line` those whose turn comes next, and the `Board` moves them
+from the one to the other and says who begins. None of them knows a clock: whoever asks says what
+time it is.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+__all__ = ["OVERTIME", "ROOM_PATIENCE", "Agenda", "Board", "Entry", "Item", "Line", "Rank"]
+
+T = TypeVar("T")
+HashableT = TypeVar("HashableT", bound=Hashable)
+ItemT = TypeVar("ItemT", bound="Item")
+
+#: Seconds after which what runs stops holding its place.
+OVERTIME = 60.0
+
+#: Seconds for which the line waits until there is room.
+ROOM_PATIENCE = 30.0
+
+#: A time, a number that keeps the order of equals, and what is due then.
+Entry = tuple[float, int, T]
+
+#: So few dead entries are not worth a sweep.
+_FEW = 64
+
+
+class Agenda(Generic[T]):
+    """Items by time: O(log n) to add, O(1) to drop, the earliest first, first come among equals.
+
+    Whoever adds an item keeps the entry, and drops it by keeping it no longer and saying so. Such
+    entries leave when they come up, or all together when they are the greater part, so that they
+    never hold more memory than the living ones.
+
+    Args:
+        is_kept: whether an entry is still kept by its owner.
+    """
+
+    __slots__ = ("_dead", "_heap", "_is_kept", "_number")
+
+    def __init__(self, is_kept: Callable[[Entry[T]], bool]) -> None:
+        self._is_kept = is_kept
+        self._heap: list[Entry[T]] = []
+        self._number = itertools.count()
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._dead
+
+    @property
+    def size(self) -> int:
+        """How many entries it holds, the dropped ones included."""
+        return len(self._heap)
+
+    def add(self, when: float, item: T) -> Entry[T]:
+        entry = (when, next(self._number), item)
+        heapq.heappush(self._heap, entry)
+        return entry
+
+    def dropped(self) -> None:
+        """An owner keeps its entry no longer."""
+        self._dead += 1
+        if self._dead > _FEW and self._dead * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if self._is_kept(entry)]
+            heapq.heapify(self._heap)
+            self._dead = 0
+
+    def next_time(self) -> float:
+        """When the earliest item is due, infinity without any."""
+        heap = self._heap
+        while heap and not self._is_kept(heap[0]):
+            heapq.heappop(heap)
+            self._dead -= 1
+        return heap[0][0] if heap else math.inf
+
+    def pop_due(self, now: float) -> list[T]:
+        """Take out all that is due at *now*, the earliest first."""
+        due = []
+        while self.next_time() <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due
+
+
+class Rank(enum.IntEnum):
+    """Where an item joins a line."""
+
+    PLAIN = 0
+    PRIORITIZED = 1
+    FRONT = 2
+
+
+class Line(Generic[HashableT]):
+    """Two queues: the prioritized one goes first, each is first in, first out. All is O(1)."""
+
+    __slots__ = ("_plain", "_prioritized")
+
+    def __init__(self) -> None:
+        self._plain: OrderedDict[HashableT, None] = OrderedDict()
+        self._prioritized: OrderedDict[HashableT, None] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._prioritized or self._plain)
+
+    def __len__(self) -> int:
+        return len(self._prioritized) + len(self._plain)
+
+    def join(self, item: HashableT, rank: Rank) -> None:
+        """Let *item*, which isn't in the line, join it."""
+        if rank is Rank.PLAIN:
+            self._plain[item] = None
+        else:
+            self.add(item, rank)
+
+    def add(self, item: HashableT, rank: Rank) -> None:
+        """Let *item* join, or move up if it is in the line already; it never moves back."""
+        if rank is Rank.PLAIN:
+            if item not in self._prioritized:
+                self._plain[item] = None
+            return
+        self._plain.pop(item, None)
+        self._prioritized[item] = None
+        if rank is Rank.FRONT:
+            self._prioritized.move_to_end(item, last=False)
+
+    def remove(self, item: HashableT) -> None:
+        """Let *item* leave, wherever it stands."""
+        self._plain.pop(item, None)
+        self._prioritized.pop(item, None)
+
+    def pop(self) -> HashableT | None:
+        """Take out whose turn it is, None if nobody is there."""
+        queue = self._prioritized or self._plain
+        return queue.popitem(last=False)[0] if queue else None
+
+
+class Item:
+    """What a board can hold; it keeps its own entries.
+
+    Attributes:
+        _due: when it is due to join the line, None if it isn't.
+        _since: when it joined the line or, if it runs, began.
+        _latest: when it begins at once if it is in the line; infinity: never.
+        _queued: whether it is in the line.
+    """
+
+    __slots__ = ("_due", "_latest", "_queued", "_since")
+
+    _due: Entry[Item] | None
+    _since: float
+    _latest: float
+    _queued: bool
+
+    def __init__(self) -> None:
+        self._due = None
+        self._queued = False
+        self._since = 0.0
+        self._latest = math.inf
+
+
+class _Patience(Generic[ItemT]):
+    """Who has been in the line for too long. Hardly anybody ever is, so joining costs little.
+
+    Those who join are only noted. When the earliest limit of them is reached, who is still in the
+    line is sorted by limits, each at most once: O(log n) for each who joined, and nothing for
+    those that began before.
+
+    Attributes:
+        soonest: no limit is earlier; infinity if there is none.
+    """
+
+    __slots__ = ("_bound", "_heap", "_noted", "_number", "soonest")
+
+    def __init__(self) -> None:
+        self.soonest = math.inf
+        self._noted: list[ItemT] = []
+        self._bound = _FEW
+        self._heap: list[Entry[ItemT]] = []
+        self._number = itertools.count()
+
+    def note(self, item: ItemT) -> bool:
+        """The item has joined, or has a new limit; whether `soonest` is earlier than it was."""
+        self._noted.append(item)
+        if len(self._noted) > self._bound:
+            self._tidy()
+        if item._latest < self.soonest:
+            self.soonest = item._latest
+            return True
+        return False
+
+    def _tidy(self) -> None:
+        """Forget those that have left, so that they never outnumber those that wait."""
+        self._noted = [item for item in dict.fromkeys(self._noted) if item._queued]
+        self._heap = [entry for entry in self._heap if _waits(entry)]
+        heapq.heapify(self._heap)
+        self._bound = 2 * len(self._noted) + _FEW
+
+    def pop_due(self, now: float) -> list[ItemT]:
+        """Take out those whose limit is reached, the earliest first."""
+        if now < self.soonest:
+            return []
+        noted, self._noted = self._noted, []
+        for item in dict.fromkeys(noted):
+            if item._queued and item._latest < math.inf:
+                heapq.heappush(self._heap, (item._latest, next(self._number), item))
+        due = []
+        while self._heap and (self._heap[0][0] <= now or not _waits(self._heap[0])):
+            entry = heapq.heappop(self._heap)
+            if _waits(entry):
+                due.append(entry[2])
+        self.soonest = self._heap[0][0] if self._heap else math.inf
+        return due
+
+
+def _waits(entry: Entry[ItemT]) -> bool:
+    return entry[2]._queued and entry[2]._latest == entry[0]
+
+
+class Board(Generic[ItemT]):
+    """Moves items from the agenda into the line, and begins those whose turn it is.
+
+    An item begins when one of `limit` places is free and there is room, or when the line has
+    waited for room for long enough. One that was in the line for its longest delay begins at
+    once, whatever else runs.
+
+    Args:
+        limit: how many items hold a place at a time.
+        has_room: whether those who share the machine leave any.
+        came_due: called with each item that is due; it lets it join the line, or doesn't.
+        begin: called with each item that begins; in the end it is given to `release`.
+    """
+
+    __slots__ = (
+        "_agenda",
+        "_begin",
+        "_came_due",
+        "_has_room",
+        "_line",
+        "_patience",
+        "_places",
+        "_roomless_since",
+        "limit",
+    )
+
+    def __init__(
+        self,
+        limit: int,
+        has_room: Callable[[], bool],
+        came_due: Callable[[ItemT], None],
+        begin: Callable[[ItemT], None],
+    ) -> None:
+        self.limit = limit
+        self._has_room = has_room
+        self._came_due = came_due
+        self._begin = begin
+        self._agenda: Agenda[ItemT] = Agenda(lambda entry: entry[2]._due is entry)
+        self._patience: _Patience[ItemT] = _Patience()
+        self._line: Line[ItemT] = Line()
+        self._places: dict[ItemT, float] = {}
+        self._roomless_since: float | None = None
+
+    # ------------------------------------------------------------ the agenda
+
+    def schedule(self, item: ItemT, when: float) -> None:
+        """The item is due at that time, in place of any other."""
+        if item._due is not None:
+            self.unschedule(item)
+        item._due = self._agenda.add(when, item)
+
+    def unschedule(self, item: ItemT) -> None:
+        """The item isn't due at any time."""
+        if item._due is not None:
+            item._due = None
+            self._agenda.dropped()
+
+    # ------------------------------------------------------------ the line
+
+    def enqueue(self, item: ItemT, rank: Rank, now: float, max_delay: float) -> bool:
+        """Let the item join the line, or move up in it; a delay of 0 is one without limit.
+
+        Returns:
+            whether `move` is needed, or `next_time` may be earlier than it was.
+        """
+        if item._queued:
+            self._line.add(item, rank)
+            return False
+        item._queued = True
+        item._since = now
+        item._latest = now + max_delay if max_delay else math.inf
+        is_first = not self._line
+        self._line.join(item, rank)
+        return self._patience.note(item) or is_first or len(self._places) < self.limit
+
+    def set_delay(self, item: ItemT, max_delay: float) -> None:
+        """How long the item, which is in the line, waits at most since it joined."""
+        item._latest = item._since + max_delay if max_delay else math.inf
+        self._patience.note(item)
+
+    def withdraw(self, item: ItemT) -> None:
+        """Take the item out of the line."""
+        if item._queued:
+            item._queued = False
+            self._line.remove(item)
+
+    @property
+    def waiting(self) -> int:
+        """How many items are in the line."""
+        return len(self._line)
+
+    @property
+    def scheduled(self) -> int:
+        """How many items are due some time."""
+        return len(self._agenda)
+
+    # ------------------------------------------------------------ whose turn it is
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all places are held."""
+        return len(self._places) >= self.limit
+
+    def release(self, item: ItemT) -> None:
+        """The item has ended: its place is free."""
+        self._places.pop(item, None)
+
+    def move(self, now: float) -> None:
+        """Do all that is to be done at this time."""
+        if self._agenda.next_time() <= now:
+            for item in reversed(self._agenda.pop_due(now)):  # each goes to the front
+                item._due = None
+                self._came_due(item)
+        for item in self._patience.pop_due(now):
+            self.withdraw(item)
+            item._since = now
+            self._begin(item)
+        while (following := self.take_next(now)) is not None:
+            self._begin(following)
+
+    def take_next(self, now: float) -> ItemT | None:
+        """Give a place to the item whose turn it is, if there is one; it has to begin then."""
+        if len(self._places) >= self.limit and not self._overtime_gives_way(now):
+            return None
+        if not self._has_room() and not self._was_patient(now):
+            return None
+        item = self._line.pop()
+        if item is None:
+            self._roomless_since = None
+            return None
+        item._queued = False
+        item._since = now
+        self._places[item] = now
+        self._roomless_since = None
+        return item
+
+    def _overtime_gives_way(self, now: float) -> bool:
+        """Take their places from those that have run for too long; whether one is free then."""
+        places = self._places
+        while len(places) >= self.limit:
+            oldest, began = next(iter(places.items()))
+            if now < began + OVERTIME:
+                return False
+            del places[oldest]
+        return True
+
+    def _was_patient(self, now: float) -> bool:
+        if not self._line:
+            self._roomless_since = None
+            return False
+        if self._roomless_since is None:
+            self._roomless_since = now
+        return now >= self._roomless_since + ROOM_PATIENCE
+
+    def next_time(self) -> float:
+        """When there will be something to do, if nothing changes before; infinity: never."""
+        when = min(self._agenda.next_time(), self._patience.soonest)
+        if not self._line:
+            return when
+        if len(self._places) >= self.limit:
+            return min(when, next(iter(self._places.values())) + OVERTIME)
+        if self._roomless_since is not None:
+            return min(when, self._roomless_since + ROOM_PATIENCE)
+        return when

@@ -1,0 +1,242 @@
+"""The board: the tasks of all modules of an app, in one line, and when which of them is due.
+
+It is `Board` on Trio's clock, with wall times: what is due by a cron line or a datetime is due
+when the wall clock says so, and that can be set anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from random import Random
+
+import trio
+
+from trio_modules._schedule import Board, Rank
+from trio_modules._tasks import BaseTask, Rhythm, WallClock
+from trio_modules._timers import Timer, Timers
+from trio_modules._util import check_seconds
+
+__all__ = ["TaskBoard"]
+
+#: Seconds between two looks at the wall clock, since nobody says when it is set anew.
+CLOCK_CHECK = 60.0
+
+#: Seconds by which the wall clock may go astray before times are reckoned anew.
+CLOCK_TOLERANCE = 0.5
+
+#: Seconds that rounding may make a wall time early.
+ROUNDING = 0.001
+
+
+class TaskBoard:
+    """The tasks of all modules of an app, in one line, for one run of it.
+
+    Attributes:
+        entered: when the app was entered, on Trio's clock.
+        clock: the wall clock.
+        min_interval: the smallest interval of a repetition.
+    """
+
+    def __init__(
+        self,
+        timers: Timers,
+        clock: WallClock,
+        rng: Random,
+        *,
+        limit: int,
+        min_interval: float,
+        has_room: Callable[[], bool],
+    ) -> None:
+        self.time = trio.lowlevel.current_clock().current_time
+        self.entered = self.time()
+        self.clock = clock
+        self.min_interval = min_interval
+        self._timers = timers
+        self._rng = rng
+        self._board: Board[BaseTask] = Board(limit, has_room, self._came_due, _begin)
+        self._wake = math.inf
+        self._timer: Timer | None = None
+        self._by_wall: dict[BaseTask, datetime] = {}
+        self._astray: float | None = None
+
+    # ------------------------------------------------------------ limits
+
+    @property
+    def limit(self) -> int:
+        """How many tasks run at a time."""
+        return self._board.limit
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        self._board.limit = value
+        self.move()
+
+    @property
+    def queued(self) -> int:
+        """How many tasks are in the line."""
+        return self._board.waiting
+
+    @property
+    def scheduled(self) -> int:
+        """How many tasks are due some time."""
+        return self._board.scheduled
+
+    def check_interval(self, interval: float) -> None:
+        """Raise `ValueError` if a repetition may not be that fast."""
+        if interval < self.min_interval:
+            raise ValueError(
+                f"interval must be at least the app's min_repeat_interval of {self.min_interval:g} "
+                f"s, got {interval!r}; for anything faster use Module.every"
+            )
+
+    def check_time(self, at: object) -> float:
+        """Return *at* as a time on Trio's clock in this run of the app, or say what is wrong."""
+        when = check_seconds("at", at, minimum=-math.inf, finite=True)
+        if when < self.entered:
+            raise ValueError(
+                f"at must not lie before the app was entered at {self.entered!r} on Trio's clock, "
+                f"got {at!r}; for a time from now on use schedule_after"
+            )
+        return when
+
+    # ------------------------------------------------------------ line and agenda
+
+    def enqueue(self, task: BaseTask, rank: Rank) -> None:
+        """Let the task join the line, at its end if it is being executed."""
+        if task._runner is not None:
+            task._run_again(rank)
+            return
+        now = self.time()
+        task._tasks.pending[task] = None
+        if self._board.enqueue(task, rank, now, task._delay):
+            self.move(now)
+
+    def line_up(self, task: BaseTask, rank: Rank, now: float) -> None:
+        """The task, which isn't being executed, joins the line; `move` has to follow."""
+        task._tasks.pending[task] = None
+        self._board.enqueue(task, rank, now, task._delay)
+
+    def set_delay(self, task: BaseTask) -> None:
+        """The longest delay of a queued task has changed."""
+        self._board.set_delay(task, task._delay)
+        self.move()
+
+    def schedule(self, task: BaseTask, when: float, wall: datetime | None = None) -> None:
+        """The task is due at that time, *wall* being the same on the wall clock if that counts."""
+        task._tasks.pending[task] = None
+        self._board.schedule(task, when)
+        if wall is not None:
+            self._by_wall[task] = wall
+            self._watch_clock()
+        elif self._by_wall:
+            self._by_wall.pop(task, None)
+        if when < self._wake:
+            self._wake_at(when)
+
+    def unschedule(self, task: BaseTask) -> None:
+        """The task isn't due at any time."""
+        self._board.unschedule(task)
+        if self._by_wall:
+            self._by_wall.pop(task, None)
+
+    def withdraw(self, task: BaseTask) -> None:
+        """The task is neither queued nor scheduled."""
+        self._board.withdraw(task)
+        self.unschedule(task)
+
+    def succeed(self, task: BaseTask, now: float) -> BaseTask | None:
+        """The task has been executed: the one whose turn it is gets its place, and has to begin.
+
+        Nobody need be woken earlier than before while there is one: who is still in the line has
+        waited already, and those that hold a place have begun later than what has ended.
+        """
+        self._board.release(task)
+        following = self._board.take_next(now)
+        if following is None:
+            self._set_wake()
+        return following
+
+    # ------------------------------------------------------------ time
+
+    def move(self, now: float | None = None) -> None:
+        """Begin what can begin now, and see to it that the next change isn't missed."""
+        self._board.move(trio.current_time() if now is None else now)
+        self._set_wake()
+
+    def _set_wake(self) -> None:
+        when = self._board.next_time()
+        if when < self._wake:
+            self._wake_at(when)
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake = when
+        self._timer = self._timers.at(when, self._woke)
+
+    def _woke(self) -> None:
+        self._wake = math.inf
+        self._timer = None
+        self.move()
+
+    def _came_due(self, task: BaseTask) -> None:
+        """The time of a task has come, if it really has: a wall clock may have been set back."""
+        wall = self._by_wall.pop(task, None)
+        late = 0.0
+        if wall is not None:
+            late = (self.clock.now() - wall).total_seconds()
+            if late < -ROUNDING:
+                self.schedule(task, trio.current_time() - late, wall)
+                return
+        task._tasks.at.pop(task, None)
+        rhythm = task._rhythm
+        if rhythm is not None and rhythm.cron is not None:
+            self.plan_next(task, rhythm)
+            if rhythm.misfire == "skip" and late > rhythm.jitter + CLOCK_CHECK:
+                return
+        if not task.queued:
+            task._queued_in = task._scheduled_in
+        rank = Rank.FRONT if task.attempt == 1 else Rank.PLAIN
+        if task._runner is not None:
+            task._run_again(rank)
+        else:
+            self.line_up(task, rank, trio.current_time())
+
+    def plan_next(self, task: BaseTask, rhythm: Rhythm) -> None:
+        """The task is due when its rhythm says."""
+        late = self._rng.uniform(0, rhythm.jitter) if rhythm.jitter else 0.0
+        task._planned = True
+        if rhythm.cron is None:
+            self.schedule(task, trio.current_time() + rhythm.interval + late)
+            return
+        now = self.clock.now()
+        task._handled = now
+        wall = rhythm.cron.next_after(now) + timedelta(seconds=late)
+        self.schedule(task, self.clock.to_trio(wall), wall)
+
+    # ------------------------------------------------------------ the wall clock
+
+    def _watch_clock(self) -> None:
+        """A real wall clock can be set anew, and a machine can sleep: look now and then."""
+        if self._astray is None and not self.clock.virtual:
+            self._astray = self._offset()
+            self._timers.after(CLOCK_CHECK, self._look_at_clock)
+
+    def _offset(self) -> float:
+        return self.clock.now().timestamp() - trio.current_time()
+
+    def _look_at_clock(self) -> None:
+        before, self._astray = self._astray, None
+        if not self._by_wall:
+            return
+        assert before is not None
+        if abs(self._offset() - before) > CLOCK_TOLERANCE:
+            for task, wall in list(self._by_wall.items()):
+                self.schedule(task, self.clock.to_trio(wall), wall)
+        self._watch_clock()
+
+
+def _begin(task: BaseTask) -> None:
+    task._tasks.begin(task)

@@ -1,0 +1,483 @@
+"""The tasks of one module: what is pending or declared, and the runners that execute them.
+
+A runner is a task in the module's nursery that executes one task after the other, so that none of
+them costs a spawn. When an execution has ended, the board is asked for the next one, in the same
+step.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable
+from contextvars import Context
+from datetime import datetime
+from types import CoroutineType
+from typing import Literal, cast
+
+import attrs
+import trio
+
+from trio_modules._context import owner_var
+from trio_modules._exceptions import ModuleOffline, TaskCancelled, TaskFailed
+from trio_modules._reporting import Caught, Reporter, take_apart
+from trio_modules._schedule import Rank
+from trio_modules._status import TaskInfo, WorkCounts
+from trio_modules._stepping import first_step
+from trio_modules._taskboard import TaskBoard
+from trio_modules._tasks import BaseTask, Retry, Rhythm, TaskModule
+from trio_modules._util import awaiting, shown
+
+__all__ = ["DeclaredTask", "ModuleTasks"]
+
+#: How many executions may follow each other before everybody else has a turn.
+SLICE = 64
+
+
+@attrs.frozen
+class DeclaredTask:
+    """A task that is scheduled anew at every start of its module.
+
+    Attributes:
+        task: the task.
+        lasts: how long it is declared for: "always", this run of the "app", or of the module.
+        rhythm: how it repeats itself, None if it doesn't.
+        at: the one time that it is scheduled for, None without one.
+        misfire: what happens if that time has passed when the module starts.
+    """
+
+    task: BaseTask
+    lasts: Literal["always", "app", "run"]
+    rhythm: Rhythm | None = None
+    at: float | datetime | None = None
+    misfire: Literal["run-once", "skip"] = "run-once"
+
+
+class ModuleTasks:
+    """The tasks of one module: what runs them, what is pending, what is declared.
+
+    Attributes:
+        module: the module.
+        board: the app's board, None outside of a running app.
+        pending: the tasks that are queued, scheduled or being executed.
+        at: the declared tasks whose one time is still to come.
+        started, ended: executions in this run of the app.
+        known_fn, known_name: the function that was last found to be a task's, and its name.
+    """
+
+    def __init__(self, module: TaskModule) -> None:
+        self.module = module
+        self.board: TaskBoard | None = None
+        self.pending: dict[BaseTask, None] = {}
+        self.at: dict[BaseTask, float | datetime] = {}
+        self.started = 0
+        self.ended = 0
+        self._declared: list[DeclaredTask] = []
+        self._reporter: Reporter | None = None
+        self._context: Context | None = None
+        self._idle: list[_Runner] = []
+        self._runners: dict[trio.lowlevel.Task, None] = {}
+        self.known_fn: object = None
+        self.known_name = ""
+
+    # ------------------------------------------------------------ tasks
+
+    def admit(self, task: BaseTask, what: str) -> TaskBoard:
+        """The board, if the task may be put there now.
+
+        Raises:
+            ModuleOffline: if the module takes no work.
+            TaskCancelled: if the task was cancelled.
+        """
+        if task._cancelled:
+            raise TaskCancelled(self.module.name, task.name)
+        board = self.board
+        if board is None or not self.module.workers.open:
+            status = self.module.status.name
+            raise ModuleOffline(self.module.name, status, f"{what} task {task.name!r}")
+        return board
+
+    def withdraw(self, task: BaseTask) -> None:
+        """Take the task out of queue and schedule."""
+        if self.board is not None:
+            self.board.withdraw(task)
+
+    def forget(self, task: BaseTask, why: str) -> None:
+        """Nothing of the task is pending any more: nobody need wait for it."""
+        self.pending.pop(task, None)
+        if task._result is not None:
+            task._settle(TaskCancelled(self.module.name, task.name, why))
+
+    @property
+    def counts(self) -> WorkCounts:
+        return WorkCounts(self.started, self.started - self.ended, self.ended)
+
+    def infos(self) -> list[TaskInfo]:
+        """What is pending or declared, for people."""
+        known = dict.fromkeys(declared.task for declared in self._declared)
+        return [_info(task) for task in {**known, **self.pending}]
+
+    # ------------------------------------------------------------ runs of app and module
+
+    def attach(self, board: TaskBoard, reporter: Reporter, context: Context) -> None:
+        """A run of the app begins."""
+        self.board = board
+        self._reporter = reporter
+        self._context = context
+        self.started = self.ended = 0
+        self.at = {each.task: each.at for each in self._declared if each.at is not None}
+
+    def detach(self) -> None:
+        """The run of the app is over."""
+        self.board = None
+        self._keep_declared(("always",))
+
+    def run_ended(self) -> None:
+        """A run of the module is over."""
+        self._keep_declared(("always", "app"))
+
+    def _keep_declared(self, lasting: tuple[str, ...]) -> None:
+        self._declared = [each for each in self._declared if each.lasts in lasting]
+
+    def stop(self, reason: str) -> None:
+        """The module stops or has crashed: nothing is pending any more."""
+        for task in list(self.pending):
+            self.withdraw(task)
+            task._again = task._rhythm = None
+            if task._runner is not None:
+                task._runner.cancel(reason)
+            else:
+                self._lost(task)
+
+    def _lost(self, task: BaseTask) -> None:
+        del self.pending[task]
+        task.attempt = 1
+        module = self.module
+        task._settle(ModuleOffline(module.name, module.status.name, f"execute task {task.name!r}"))
+
+    # ------------------------------------------------------------ declared tasks
+
+    def declare(self, declared: DeclaredTask, *, at_once: bool) -> None:
+        """Take a declaration; *at_once* if the module is up already."""
+        self._declared.append(declared)
+        if declared.at is not None:
+            self.at[declared.task] = declared.at
+        if at_once:
+            self._arm(declared)
+
+    def check_declared(self, min_interval: float) -> None:
+        """Raise `ValueError` if something declared repeats itself too fast for the app."""
+        for each in self._declared:
+            if each.rhythm is not None and 0 < each.rhythm.interval < min_interval:
+                raise ValueError(
+                    f"every of task {each.task.name!r} in module {self.module.name!r} must be at "
+                    f"least the app's min_repeat_interval of {min_interval:g} s, "
+                    f"got {each.rhythm.interval!r}; for anything faster use Module.every"
+                )
+
+    def arm_declared(self) -> None:
+        """The module has started: its declared tasks are scheduled."""
+        for each in self._declared:
+            self._arm(each)
+
+    def _arm(self, declared: DeclaredTask) -> None:
+        task, board = declared.task, self.board
+        if task._cancelled:
+            return
+        assert board is not None
+        assert self._context is not None
+        task._scheduled_in = self._context
+        task._rhythm = declared.rhythm
+        if declared.rhythm is not None:
+            missed = self._missed(task, declared.rhythm, board.clock.now())
+            board.plan_next(task, declared.rhythm)
+            if missed:
+                task._queued_in = self._context
+                board.enqueue(task, Rank.FRONT)
+        elif task in self.at:
+            self._arm_once(task, self.at[task], declared.misfire)
+
+    def _missed(self, task: BaseTask, rhythm: Rhythm, now: datetime) -> bool:
+        """Whether a time of the cron line passed while the module was down."""
+        if rhythm.cron is None or rhythm.misfire == "skip" or task._handled is None:
+            return False
+        return task._handled < now and rhythm.cron.next_after(task._handled) <= now
+
+    def _arm_once(
+        self, task: BaseTask, at: float | datetime, misfire: Literal["run-once", "skip"]
+    ) -> None:
+        board = self.board
+        assert board is not None
+        wall = at if isinstance(at, datetime) else None
+        when = board.clock.to_trio(at) if isinstance(at, datetime) else at
+        if misfire == "skip" and when < trio.current_time():
+            del self.at[task]
+            return
+        task._planned = False
+        board.schedule(task, when, wall)
+
+    # ------------------------------------------------------------ executions
+
+    def begin(self, task: BaseTask) -> None:
+        """It is the task's turn: a runner takes it, in its next step at the latest."""
+        self.execute(task, self._idle.pop() if self._idle else self._new_runner())
+
+    def execute(self, task: BaseTask, runner: _Runner) -> None:
+        """Hand the task to a runner."""
+        rhythm = task._rhythm
+        if rhythm is not None:
+            task._decided = False
+            if rhythm.cron is None and task._planned:
+                assert self.board is not None
+                self.board.unschedule(task)  # one interval after the end of this
+        self.started += 1
+        task._runner = runner
+        runner.task = task
+        if runner.parked is not None:
+            runner.wake()
+
+    def _new_runner(self) -> _Runner:
+        runner = _Runner(self)
+        nursery = self.module.workers.nursery
+        assert nursery is not None
+        assert self._context is not None
+        start = functools.partial(nursery.start_soon, runner.run, name=_Runner.NAME)
+        self._context.copy().run(start)
+        return runner
+
+    def context_of(self, task: BaseTask) -> Context:
+        """A copy of the context of whoever queued or scheduled it."""
+        assert task._queued_in is not None
+        context = task._queued_in.copy()
+        owner = context.get(owner_var)
+        if owner is not None and owner is not self.module:  # else it is found by its nursery
+            context.run(owner_var.set, self.module)
+        return context
+
+    def returned(self, runner: _Runner, task: BaseTask, value: object) -> None:
+        """An execution has returned."""
+        if task.attempt != 1:  # a write would make a dict
+            task.attempt = 1
+        if task._result is not None:
+            task._settle(None, value)
+        self._over(runner, task)
+
+    def raised(self, runner: _Runner, task: BaseTask, caught: Caught) -> None:
+        """An execution has raised, or was cancelled."""
+        assert self._reporter is not None
+        self._reporter.pass_on(caught)
+        failure = caught.failure
+        if isinstance(failure, Retry) and not task._cancelled and self.module.workers.open:
+            self._retry(task, failure)
+        else:
+            task.attempt = 1
+            if failure is not None and not isinstance(failure, Retry):
+                task.last_error = failure
+                self.module.workers.report(failure, task.name, "task")
+            task._settle(self._error_of(task, failure))
+        self._over(runner, task)
+
+    def _error_of(self, task: BaseTask, failure: BaseException | None) -> Exception:
+        name = self.module.name
+        if failure is not None and not isinstance(failure, Retry):
+            error = TaskFailed(name, task.name)
+            error.__cause__ = failure
+            return error
+        if task._cancelled:
+            return TaskCancelled(name, task.name)
+        return ModuleOffline(name, self.module.status.name, f"finish task {task.name!r}")
+
+    def _retry(self, task: BaseTask, retry: Retry) -> None:
+        board = self.board
+        assert board is not None
+        task.attempt += 1
+        when = trio.current_time() + retry.after
+        if task._decided and task._due is not None and task._due[0] <= when:
+            return  # it will be executed earlier than that
+        task._scheduled_in = task._scheduled_in or task._queued_in
+        task._planned = False
+        board.schedule(task, when)
+
+    def not_begun(self, runner: _Runner, task: BaseTask) -> None:
+        """A runner was cancelled before it could begin what it had taken."""
+        task._settle(self._error_of(task, None))
+        self._over(runner, task)
+
+    def _over(self, runner: _Runner, task: BaseTask) -> None:
+        """An execution has ended: what comes next of this task, and of all."""
+        board = self.board
+        assert board is not None
+        task._runner = None
+        task.runs += 1
+        self.ended += 1
+        now = board.time()
+        if task._rhythm is not None or task._again is not None or task._due is not None:
+            self._go_on(task, board, now)
+        if task._due is None and not task._queued:
+            del self.pending[task]
+            if task._result is not None:
+                task._settle(self._error_of(task, None))
+        following = board.succeed(task, now)
+        if following is not None and following._tasks is self and not runner.spent:
+            self.execute(following, runner)
+            return
+        if not runner.spent:
+            self._idle.append(runner)
+        if following is not None:
+            following._tasks.begin(following)
+
+    def _go_on(self, task: BaseTask, board: TaskBoard, now: float) -> None:
+        again, task._again = task._again, None
+        if task._cancelled or not self.module.workers.open:
+            self.withdraw(task)
+            return
+        rhythm = task._rhythm
+        if rhythm is not None and task._due is None and not task._decided:
+            board.plan_next(task, rhythm)
+        if again is not None:
+            board.line_up(task, again, now)
+
+    # ------------------------------------------------------------ runners
+
+    def may_stay(self, runner: _Runner) -> bool:
+        """Whether a runner without a task should wait for one; one of them is enough."""
+        if len(self._idle) > 1:
+            self._idle.remove(runner)
+            return False
+        return True
+
+    def came_back(self, runner: _Runner) -> bool:
+        """A runner has a new scope after a cancellation; whether it is still needed."""
+        if self._idle or not self.module.workers.open:
+            return False
+        self._idle.append(runner)
+        return True
+
+    def joined(self, trio_task: trio.lowlevel.Task) -> None:
+        """A runner has begun."""
+        self._runners[trio_task] = None
+
+    def left(self, runner: _Runner, trio_task: trio.lowlevel.Task) -> None:
+        """A runner has ended."""
+        del self._runners[trio_task]
+        if runner in self._idle:
+            self._idle.remove(runner)
+
+    def is_runner(self, trio_task: trio.lowlevel.Task) -> bool:
+        """Whether a task of the module's nursery is one of ours."""
+        return trio_task in self._runners or trio_task.name == _Runner.NAME
+
+
+class _Runner:
+    """A task in a module's nursery that executes one task after the other.
+
+    All of them run in one cancel scope, which is renewed when one of them was cancelled.
+    """
+
+    NAME = "<tasks>"
+
+    __slots__ = ("_scope", "_tasks", "parked", "spent", "task")
+
+    def __init__(self, tasks: ModuleTasks) -> None:
+        self.spent = False
+        self._tasks = tasks
+        self.task: BaseTask | None = None
+        self.parked: trio.lowlevel.Task | None = None
+        self._scope: trio.CancelScope | None = None
+
+    def wake(self) -> None:
+        """There is a task, and it is parked."""
+        parked, self.parked = self.parked, None
+        assert parked is not None
+        trio.lowlevel.reschedule(parked)
+
+    def cancel(self, reason: str) -> None:
+        """Cancel what is being executed."""
+        self.spent = True
+        if self._scope is not None:
+            self._scope.cancel(reason=reason)
+
+    async def run(self) -> None:
+        this = trio.lowlevel.current_task()
+        self._tasks.joined(this)
+        try:
+            while await self._run_in_scope(this):
+                self.spent = False
+                await trio.lowlevel.checkpoint()
+                if not self._tasks.came_back(self):
+                    return
+        finally:
+            self._drop()
+            self._tasks.left(self, this)
+
+    async def _run_in_scope(self, this: trio.lowlevel.Task) -> bool:
+        """Execute what comes; whether to go on with a new scope."""
+        with trio.CancelScope() as self._scope:
+            await self._execute_all(this)
+        self._scope = None
+        self._drop()
+        this.name = self.NAME
+        return self.spent
+
+    def _drop(self) -> None:
+        """What was taken and not begun ends here."""
+        task, self.task = self.task, None
+        if task is not None:
+            self.spent = True
+            self._tasks.not_begun(self, task)
+
+    async def _execute_all(self, this: trio.lowlevel.Task) -> None:
+        in_a_row = 0
+        while not self.spent:
+            if self.task is None:
+                if not self._tasks.may_stay(self):
+                    return
+                this.name = self.NAME
+                await self._park(this)
+                in_a_row = 0
+            elif in_a_row < SLICE:
+                in_a_row += 1
+                task, self.task = self.task, None
+                this.name = task.name
+                await self._execute(task)
+            else:
+                in_a_row = 0
+                await trio.lowlevel.checkpoint()
+
+    async def _execute(self, task: BaseTask) -> None:
+        tasks = self._tasks
+        try:
+            coro = task._fn(task)
+            if type(coro) is not CoroutineType:
+                coro = awaiting(coro)
+            is_over, value = first_step(tasks.context_of(task), coro)
+            if not is_over:
+                value = await cast("Awaitable[object]", value)
+        except BaseException as exc:
+            caught = take_apart(exc)
+            self.spent = self.spent or isinstance(caught.passing, trio.Cancelled)
+            tasks.raised(self, task, caught)
+        else:
+            tasks.returned(self, task, value)
+
+    async def _park(self, this: trio.lowlevel.Task) -> None:
+        self.parked = this
+        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+
+    def _unpark(self, _: object) -> trio.lowlevel.Abort:
+        self.parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+def _info(task: BaseTask) -> TaskInfo:
+    error = None if task.last_error is None else shown(task.last_error)
+    return TaskInfo(
+        name=task.name,
+        queued=task.queued,
+        scheduled=task.next_run is not None,
+        executing=task.executing,
+        next_due=task.next_run,
+        since=task._since if task.queued or task.executing else None,
+        attempt=task.attempt,
+        runs=task.runs,
+        last_error=error,
+    )
