@@ -13,6 +13,7 @@ from random import Random
 
 import trio
 
+from trio_modules._cron import Cron
 from trio_modules._schedule import Board, Rank
 from trio_modules._tasks import BaseTask, Rhythm, WallClock
 from trio_modules._timers import Timer, Timers
@@ -193,8 +194,8 @@ class TaskBoard:
         task._tasks.at.pop(task, None)
         rhythm = task._rhythm
         if rhythm is not None and rhythm.cron is not None:
-            self.plan_next(task, rhythm)
-            if rhythm.misfire == "skip" and late > rhythm.jitter + CLOCK_CHECK:
+            self._plan_by_cron(task, rhythm, rhythm.cron, task._moment if task._planned else None)
+            if rhythm.misfire == "skip" and late > CLOCK_CHECK:
                 return
         if not task.queued:
             task._queued_in = task._scheduled_in
@@ -206,15 +207,24 @@ class TaskBoard:
 
     def plan_next(self, task: BaseTask, rhythm: Rhythm) -> None:
         """The task is due when its rhythm says."""
-        late = self._rng.uniform(0, rhythm.jitter) if rhythm.jitter else 0.0
-        task._planned = True
-        if rhythm.cron is None:
-            self.schedule(task, trio.current_time() + rhythm.interval + late)
+        if rhythm.cron is not None:
+            self._plan_by_cron(task, rhythm, rhythm.cron, None)
             return
+        task._planned = True
+        self.schedule(task, trio.current_time() + rhythm.interval + self._jitter(rhythm))
+
+    def _plan_by_cron(
+        self, task: BaseTask, rhythm: Rhythm, cron: Cron, reached: datetime | None
+    ) -> None:
+        """The task is due when its line matches next, after now and after what was reached."""
         now = self.clock.now()
-        task._handled = now
-        wall = rhythm.cron.next_after(now) + timedelta(seconds=late)
+        task._moment = cron.next_after(now if reached is None else max(now, reached))
+        task._planned = True
+        wall = task._moment + timedelta(seconds=self._jitter(rhythm))
         self.schedule(task, self.clock.to_trio(wall), wall)
+
+    def _jitter(self, rhythm: Rhythm) -> float:
+        return self._rng.uniform(0, rhythm.jitter) if rhythm.jitter else 0.0
 
     # ------------------------------------------------------------ the wall clock
 

@@ -192,38 +192,44 @@ class _Result:
 class BaseTask(Item):
     """All of `Task` but its module, which has a class of a room above."""
 
-    # A million of these may be waiting: what most of them never need is made when it is needed.
+    # A million of these may be waiting: what hardly any of them needs is made when it is needed.
     __slots__ = (
         "__dict__",
+        "_again",
         "_cancelled",
+        "_delay",
         "_fn",
+        "_planned",
         "_queued_in",
+        "_result",
+        "_rhythm",
         "_runner",
         "_scheduled_in",
         "_tasks",
+        "attempt",
         "name",
         "runs",
     )
 
-    attempt: int = 1
     last_error: BaseException | None = None
-    _delay: float = MAX_DELAY
-    _again: Rank | None = None  # where it joins the line when it has ended
-    _planned: bool = False  # whether the time that it is due at follows from its rhythm
     _decided: bool = False  # whether it was scheduled since it began
-    _rhythm: Rhythm | None = None
-    _handled: datetime | None = None  # up to when its cron line was seen to
-    _result: _Result | None = None
+    _moment: datetime | None = None  # the match of its cron line that it waits for
 
     def __init__(self, tasks: TaskOwner, fn: TaskFn, name: str) -> None:
         self._due = None
         self._queued = self._cancelled = False
         self._since = self._latest = 0.0
-        self.runs = 0
         self._tasks = tasks
         self._fn = fn
         self.name = name
+        self.attempt = 1
+        self.runs = 0
+        self._delay = MAX_DELAY
+        self._rhythm: Rhythm | None = None
+        self._planned = False  # whether the time that it is due at follows from its rhythm
+        self._again: Rank | None = None  # where it joins the line when it has ended
         self._runner: Execution | None = None
+        self._result: _Result | None = None
         self._queued_in: Context | None = None
         self._scheduled_in: Context | None = None
 
@@ -412,8 +418,7 @@ class BaseTask(Item):
 
     def _schedule(self, board: TaskOrder, when: float, wall: datetime | None = None) -> None:
         self._scheduled_in = copy_context()
-        if self._planned:
-            self._planned = False
+        self._planned = False
         if self._runner is not None:
             self._decided = True
         board.schedule(self, when, wall)

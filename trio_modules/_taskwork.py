@@ -198,9 +198,9 @@ class ModuleTasks:
 
     def _missed(self, task: BaseTask, rhythm: Rhythm, now: datetime) -> bool:
         """Whether a time of the cron line passed while the module was down."""
-        if rhythm.cron is None or rhythm.misfire == "skip" or task._handled is None:
+        if rhythm.cron is None or rhythm.misfire == "skip" or task._moment is None:
             return False
-        return task._handled < now and rhythm.cron.next_after(task._handled) <= now
+        return task._moment <= now
 
     def _arm_once(
         self, task: BaseTask, at: float | datetime, misfire: Literal["run-once", "skip"]
@@ -255,8 +255,7 @@ class ModuleTasks:
 
     def returned(self, runner: _Runner, task: BaseTask, value: object) -> None:
         """An execution has returned."""
-        if task.attempt != 1:  # a write would make a dict
-            task.attempt = 1
+        task.attempt = 1
         if task._result is not None:
             task._settle(None, value)
         self._over(runner, task)
