@@ -7,6 +7,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lint", "typecheck", "docs"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+SOAKED = ["tests/test_random_services.py", "-k", "keeps_the_rules"]
 PYTHONS = nox.project.python_versions(PYPROJECT)
 
 
@@ -20,6 +21,14 @@ def tests(session: nox.Session) -> None:
     """Run the tests against the installed package; arguments after -- go to pytest."""
     install_package(session, "tests")
     session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run the random tests for long: far more services, and far more examples of each machine."""
+    install_package(session, "tests")
+    env = {"SOAK_EXAMPLES": "5000", "TRIO_MODULES_SERVICES": "10000"}
+    session.run("pytest", "-n", "auto", *(session.posargs or SOAKED), env=env)
 
 
 @nox.session

@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     cancellable_workers,
     idle_memory,
+    microtasks,
     restarts,
     short_workers,
     start_stop,
@@ -31,6 +32,7 @@ WORKS: tuple[Work, ...] = (
     stop_workers.WORK,
     stop_modules.WORK,
     *tasks.WORKS,
+    *microtasks.WORKS,
 )
 SCALES = {"µs": 1e6, "B": 1.0}
 ROW = "{:<22} {:>12} {:>12} {:>7} {:>7} {:>13}  {}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FACE = frozenset({
     "App", "AppStatus", "Backoff", "Change", "CleanExit", "FailureLevel", "FailureStatus",
     "GraphError", "Module", "ModuleCrashed", "ModuleError", "ModuleOffline", "ModuleStatus",
-    "Resource", "Restart", "RestartModule", "RestartNow", "Retry", "ServiceWorker",
+    "Priority", "Resource", "Restart", "RestartModule", "RestartNow", "Retry", "ServiceWorker",
     "ShutdownError", "StartError", "StopError", "Task", "TaskCancelled", "TaskFailed",
     "UndeclaredDependency", "current_app", "current_module", "is_panic", "run", "serve",
     "supervise",

@@ -24,6 +24,7 @@ from trio_modules._reports import ModuleError, is_panic
 from trio_modules._resources import Resource
 from trio_modules._run import run, serve
 from trio_modules._services import ServiceWorker, supervise
+from trio_modules._slots import Priority
 from trio_modules._status import AppStatus, Change, ModuleStatus
 from trio_modules._tasks import Retry
 
@@ -41,6 +42,7 @@ __all__ = [
     "ModuleError",
     "ModuleOffline",
     "ModuleStatus",
+    "Priority",
     "Resource",
     "Restart",
     "RestartModule",

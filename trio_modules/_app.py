@@ -120,7 +120,6 @@ class App:
                 check_call(fn, (), what)
         if max_concurrent_microtasks is None:
             max_concurrent_microtasks = max(2, 2 * (os.cpu_count() or 1))
-        self.max_concurrent_microtasks = max_concurrent_microtasks
         self._settings = Settings(
             name=check_identifier("name", name),
             prep=prep,
@@ -134,6 +133,9 @@ class App:
             restart_settle=check_seconds("restart_settle", restart_settle, finite=True),
             max_concurrent_tasks=check_count(
                 "max_concurrent_tasks", max_concurrent_tasks, minimum=1
+            ),
+            max_concurrent_microtasks=check_count(
+                "max_concurrent_microtasks", max_concurrent_microtasks, minimum=1
             ),
             min_repeat_interval=check_seconds("min_repeat_interval", min_repeat_interval),
             rng=_checked_rng(rng),
@@ -754,6 +756,9 @@ class App:
                 tasks_queued=0 if run is None else run.board.queued,
                 tasks_scheduled=0 if run is None else run.board.scheduled,
                 min_repeat_interval=self.min_repeat_interval,
+                max_concurrent_microtasks=self.max_concurrent_microtasks,
+                microtasks_running=0 if run is None else run.slots.order.held,
+                microtasks_waiting=0 if run is None else run.slots.order.waiting,
             ),
             shutdown_reason=self.shutdown_reason,
             exit_code=self.exit_code,
@@ -777,11 +782,15 @@ class App:
     @property
     def max_concurrent_microtasks(self) -> int:
         """How many microtasks may hold a slot at a time; settable."""
-        return self._max_concurrent_microtasks
+        return self._settings.max_concurrent_microtasks
 
     @max_concurrent_microtasks.setter
     def max_concurrent_microtasks(self, value: int) -> None:
-        self._max_concurrent_microtasks = check_count("max_concurrent_microtasks", value, minimum=1)
+        self._settings.max_concurrent_microtasks = check_count(
+            "max_concurrent_microtasks", value, minimum=1
+        )
+        if self._run is not None:
+            self._run.slots.order.limit = value
 
     @property
     def max_concurrent_tasks(self) -> int:

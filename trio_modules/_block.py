@@ -20,6 +20,7 @@ import trio
 from trio_modules._backoff import Restart
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
+from trio_modules._elsewhere import Processes
 from trio_modules._exceptions import (
     CleanExit,
     ModuleCrashed,
@@ -29,6 +30,7 @@ from trio_modules._exceptions import (
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._life import Life
 from trio_modules._lifecycle import NO_TIME, Supervisor, Ticket, Unit
+from trio_modules._microtasks import Slots
 from trio_modules._part import Host, Part
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._reports import ModuleError
@@ -59,6 +61,7 @@ class Settings:
     max_concurrent_restarts: int
     restart_settle: float
     max_concurrent_tasks: int
+    max_concurrent_microtasks: int
     min_repeat_interval: float
     rng: random.Random
 
@@ -100,14 +103,17 @@ class AppRun:
         self.gate = RestartGate(
             self.timers, settings.max_concurrent_restarts, settings.restart_settle
         )
+        self.slots = slots = Slots(self.timers, settings.max_concurrent_microtasks)
         self.board = TaskBoard(
             self.timers,
             clock,
             settings.rng,
             limit=settings.max_concurrent_tasks,
             min_interval=settings.min_repeat_interval,
-            has_room=lambda: True,
+            has_room=lambda: slots.order.room,
         )
+        slots.order.on_room = self.board.move
+        self.processes = Processes(self.in_root)
         self.supervisor = Supervisor(self, self.timers, settings.rng, copy_context())
         self.parts: dict[str, Part] = {}
         self.body_task = trio.lowlevel.current_task()
@@ -146,6 +152,8 @@ class AppRun:
             timers=self.timers,
             gate=self.gate,
             board=self.board,
+            slots=self.slots,
+            processes=self.processes,
             rng=self._settings.rng,
             context=copy_context(),
             failure_changed=self._failure_changed,
@@ -418,6 +426,7 @@ class AppRun:
         self.reason = reason
         self.state = "stopping"
         self.on_shutdown()
+        self.slots.order.let_everybody_in()
         why = f"the app is shutting down: {reason}"
         self._entry_scope.cancel(reason=why)
         if self._body_runs and not self._body_waits:

@@ -25,6 +25,7 @@ __all__ = [
     "GraphError",
     "ModuleCrashed",
     "ModuleOffline",
+    "ProcessDied",
     "RestartModule",
     "RestartNow",
     "ShutdownError",
@@ -91,6 +92,23 @@ class TaskCancelled(Exception):
 
     def __str__(self) -> str:
         return f"task {self.task!r} of module {self.module!r} {self.reason}"
+
+
+class ProcessDied(RuntimeError):
+    """A process was gone before it had answered; the next call gets another one.
+
+    Attributes:
+        module: the name of the module that it worked for.
+        task: the name of the microtask.
+    """
+
+    def __init__(self, module: str, task: str) -> None:
+        super().__init__(module, task)
+        self.module = module
+        self.task = task
+
+    def __str__(self) -> str:
+        return f"the process of microtask {self.task!r} of module {self.module!r} has died"
 
 
 class GraphError(ValueError):

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
 
@@ -15,12 +15,14 @@ import trio
 
 from trio_modules._backoff import Backoff, Restart
 from trio_modules._context import current_owner
+from trio_modules._elsewhere import check_portable, check_sync, in_thread
 from trio_modules._exceptions import GraphError, ModuleOffline
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._part import Declaration, Part
 from trio_modules._reports import ModuleError
 from trio_modules._resources import Resource
 from trio_modules._services import Grid, ServiceWorker
+from trio_modules._slots import Priority
 from trio_modules._status import ModuleStatus
 from trio_modules._tasks import BaseTask, Rhythm, check_at, check_misfire, cron_rhythm
 from trio_modules._taskwork import DeclaredTask
@@ -34,6 +36,7 @@ from trio_modules._util import (
     shown,
     takes_keyword,
 )
+from trio_modules._workers import Guest
 
 if TYPE_CHECKING:
     from typing import Concatenate
@@ -851,6 +854,161 @@ class Module:
         task = Task(self._module_part.own_tasks, _with_args(async_fn, args), _label(name, async_fn))
         self._module_part.declare_task(DeclaredTask(task, lasts, rhythm, at, misfire))
         return task
+
+    # ------------------------------------------------------------ microtasks
+
+    async def run_microtask(
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[T]],
+        *args: Unpack[ArgsT],
+        priority: Priority = Priority.HIGH,
+        max_delay: float | None = None,
+        name: str | None = None,
+    ) -> T:
+        """Run short heavy work in the caller's task, when there is a slot for it (seed).
+
+        A microtask within a microtask of one task uses the slot that it holds.
+
+        Args:
+            async_fn: the function, called with *args*.
+            priority: HIGH begins at once, MEDIUM waits for a slot, LOW for one that MEDIUM leaves.
+            max_delay: seconds after which it begins without a free slot; 3 by default for MEDIUM,
+                15 for LOW.
+            name: for logs and notes; the function's by default.
+
+        Returns:
+            what the function returns.
+
+        Raises:
+            ModuleOffline: if the module takes no work now, or stops before the function ends
+                (the function is cancelled then).
+            Exception: what the function raises, with a note that names module and microtask.
+
+        The caller's cancellation applies as usual, while it waits, too.
+        """
+        check_async(async_fn, "run_microtask")
+        check_call(async_fn, args, "run_microtask")
+        return await self._module_part.microtasks.run(
+            lambda _: async_fn(*args), priority, max_delay, _label(name, async_fn)
+        )
+
+    def start_microtask(
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]],
+        *args: Unpack[ArgsT],
+        priority: Priority = Priority.HIGH,
+        max_delay: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Begin short heavy work in the module's nursery, when there is a slot for it (seed).
+
+        It returns at once, and the work is counted from here on. An exception of it is reported.
+
+        Args:
+            async_fn: the function, called with *args*.
+            priority: as for `run_microtask`.
+            max_delay: as for `run_microtask`.
+            name: for logs and reports; the function's by default.
+
+        Raises:
+            ModuleOffline: if the module takes no work now.
+            TypeError, ValueError: if an argument isn't usable.
+        """
+        self._module_part.microtasks.start(async_fn, args, priority, max_delay, name)
+
+    def microtask_slot(
+        self, *, priority: Priority = Priority.HIGH, max_delay: float | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """Hold a slot for the length of a block: ``async with module.microtask_slot():`` (ours).
+
+        It cancels nothing: a stop of the module waits for the block.
+
+        Args:
+            priority: as for `run_microtask`.
+            max_delay: as for `run_microtask`.
+
+        Raises:
+            ModuleOffline: on entering, if the module takes no work, or stops before there is a
+                slot.
+
+        Cancelled while it waits, it holds none.
+        """
+        return self._module_part.microtasks.slot(priority, max_delay)
+
+    async def run_sync_microtask(
+        self,
+        sync_fn: Callable[[Unpack[ArgsT]], T],
+        *args: Unpack[ArgsT],
+        priority: Priority = Priority.HIGH,
+        max_delay: float | None = None,
+        name: str | None = None,
+        where: Literal["thread", "process"] = "thread",
+    ) -> T:
+        """Run heavy sync code in a thread or in another process, when there is a slot (ours).
+
+        Args:
+            sync_fn: the function, called with *args*.
+            priority: as for `run_microtask`.
+            max_delay: as for `run_microtask`.
+            name: for logs and notes; the function's by default.
+            where: "thread", or "process", which needs the extra ``parallel`` and a function that
+                can be imported there.
+
+        Returns:
+            what the function returns.
+
+        Raises:
+            ModuleOffline: if the module takes no work now, or stops before there is an answer.
+            TypeError: if the function isn't sync, can't take *args* or can't be sent to a process.
+            RuntimeError: if the process dies before it has answered; the next call gets another.
+            ImportError: for a process without the extra.
+            Exception: what the function raises, with a note.
+
+        A thread can't be cancelled, so cancellation waits for it; a process is killed.
+        """
+        check_sync(sync_fn, args, "run_sync_microtask")
+        label = _label(name, sync_fn)
+        call: Callable[[Guest], Awaitable[T]]
+        if where == "thread":
+            threads = self._module_part.hosted.slots.threads
+            call = lambda guest: in_thread(guest, sync_fn, args, threads)  # noqa: E731
+        elif where == "process":
+            check_portable(sync_fn, args, "run_sync_microtask")
+            processes = self._module_part.hosted.processes
+            call = lambda _: processes.run(self.name, label, sync_fn, args)  # noqa: E731
+        else:
+            raise ValueError(f"where must be 'thread' or 'process', got {where!r}")
+        return await self._module_part.microtasks.run(call, priority, max_delay, label)
+
+    async def run_sync(
+        self,
+        sync_fn: Callable[[Unpack[ArgsT]], T],
+        *args: Unpack[ArgsT],
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> T:
+        """Run blocking sync code in a thread, counted as the module's, without a slot (ours).
+
+        Args:
+            sync_fn: the function, called with *args*.
+            limiter: how many threads there may be; Trio's default one by default.
+
+        Returns:
+            what the function returns.
+
+        Raises:
+            ModuleOffline: if the module takes no work now.
+            TypeError: if the function isn't sync or can't take *args*.
+            Exception: what the function raises, with a note.
+
+        A thread can't be cancelled, so cancellation waits for it; a stop that hangs on it shows
+        where the thread is.
+        """
+        check_sync(sync_fn, args, "run_sync")
+        return await self._module_part.workers.visit(
+            lambda guest: in_thread(guest, sync_fn, args, limiter),
+            callable_name(sync_fn),
+            "thread",
+        )
 
     def _check_grace(self, grace_period: float) -> None:
         check_seconds("grace_period", grace_period)

@@ -16,10 +16,12 @@ import trio
 
 from trio_modules._backoff import Restart
 from trio_modules._context import owner_var
+from trio_modules._elsewhere import Processes
 from trio_modules._exceptions import ModuleOffline
 from trio_modules._failure import NO_FAILURE, FailureLevel, FailureLog, FailureStatus
 from trio_modules._life import Life
 from trio_modules._lifecycle import Supervisor, Unit
+from trio_modules._microtasks import Microtasks, Slots
 from trio_modules._reporting import Reporter
 from trio_modules._resources import Resource
 from trio_modules._services import RestartGate, ServiceWorker
@@ -46,6 +48,8 @@ class Host:
     timers: Timers
     gate: RestartGate
     board: TaskBoard
+    slots: Slots
+    processes: Processes
     rng: random.Random
     context: Context
     failure_changed: Callable[[Part, FailureStatus, FailureStatus], None]
@@ -76,6 +80,7 @@ class Part:
     __slots__ = (
         "_failures",
         "_logger",
+        "_microtasks",
         "_numbers",
         "_reach",
         "_started",
@@ -116,6 +121,7 @@ class Part:
         self.prep_task: trio.lowlevel.Task | None = None
         self.stop_timeout: float | None = None
         self.tasks_made: ModuleTasks | None = None
+        self._microtasks: Microtasks | None = None
         self._failures: FailureLog | None = None
         self._logger: logging.Logger | None = None
         self._reach: frozenset[str] | None = None
@@ -191,6 +197,8 @@ class Part:
         self._failures = None
         if self.tasks_made is not None:
             self.tasks_made.attach(host.board, host.reporter, host.context)
+        if self._microtasks is not None:
+            self._microtasks.attach(host.slots, host.reporter, host.context)
 
     def detach(self) -> None:
         """The app's run is over; the unit stays, for its status."""
@@ -372,6 +380,16 @@ class Part:
         up = self.status is ModuleStatus.ONLINE and self.host is not None
         self.own_tasks.declare(declared, at_once=up)
 
+    @property
+    def microtasks(self) -> Microtasks:
+        """Its microtasks, made on first use."""
+        if self._microtasks is None:
+            self._microtasks = Microtasks(self.workers)
+            if self.host is not None:
+                host = self.host
+                self._microtasks.attach(host.slots, host.reporter, host.context)
+        return self._microtasks
+
     # ------------------------------------------------------------ failures and status
 
     @property
@@ -412,8 +430,15 @@ class Part:
             work=self.workers.counts,
             restarts=0 if unit is None else unit.restarts,
             tasks=() if self.tasks_made is None else tuple(self.tasks_made.infos()),
+            microtasks=() if self._microtasks is None else tuple(self._microtasks.infos()),
             executions=WorkCounts() if self.tasks_made is None else self.tasks_made.counts,
         )
+
+    def _is_runner(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task of the nursery runs tasks or microtasks, which have their own places."""
+        if self.tasks_made is not None and self.tasks_made.is_runner(task):
+            return True
+        return self._microtasks is not None and self._microtasks.is_runner(task)
 
     def _worker_infos(self) -> Iterator[WorkerInfo]:
         services = list((self.services or {}).values())
@@ -421,11 +446,14 @@ class Part:
         unborn = {service.name for service in services if service.task is None}
         nursery = self.workers.nursery
         for task in () if nursery is None else child_tasks(nursery):
-            if self.tasks_made is not None and self.tasks_made.is_runner(task):
+            if self._is_runner(task):
                 continue
             if task not in theirs and task.name not in unborn:
                 yield WorkerInfo(task.name, "worker")
+        visitors = () if self._microtasks is None else self._microtasks.visitors
         for guest in self.workers.guests or ():
+            if guest in visitors:
+                continue
             yield WorkerInfo(guest.name, "worker", since=guest.since)
         yield from map(_service_info, services)
 

@@ -15,7 +15,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["OVERTIME", "ROOM_PATIENCE", "Agenda", "Board", "Entry", "Item", "Line", "Rank"]
+__all__ = [
+    "OVERTIME",
+    "ROOM_PATIENCE",
+    "Agenda",
+    "Board",
+    "Entry",
+    "Item",
+    "Line",
+    "Patience",
+    "Rank",
+]
 
 T = TypeVar("T")
 HashableT = TypeVar("HashableT", bound=Hashable)
@@ -166,7 +176,7 @@ class Item:
         self._latest = math.inf
 
 
-class _Patience(Generic[ItemT]):
+class Patience(Generic[ItemT]):
     """Who has been in the line for too long. Hardly anybody ever is, so joining costs little.
 
     Those who join are only noted. When the earliest limit of them is reached, who is still in the
@@ -262,7 +272,7 @@ class Board(Generic[ItemT]):
         self._came_due = came_due
         self._begin = begin
         self._agenda: Agenda[ItemT] = Agenda(lambda entry: entry[2]._due is entry)
-        self._patience: _Patience[ItemT] = _Patience()
+        self._patience: Patience[ItemT] = Patience()
         self._line: Line[ItemT] = Line()
         self._places: dict[ItemT, float] = {}
         self._roomless_since: float | None = None

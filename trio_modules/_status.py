@@ -14,6 +14,7 @@ __all__ = [
     "AppStatus",
     "Change",
     "Limits",
+    "MicrotaskInfo",
     "ModuleInfo",
     "ModuleStatus",
     "TaskInfo",
@@ -120,6 +121,21 @@ class TaskInfo:
 
 
 @attrs.frozen
+class MicrotaskInfo:
+    """One microtask that holds a slot or waits for one.
+
+    Attributes:
+        name: its name.
+        state: "waiting" or "running".
+        since: since when it is, or was taken, on Trio's clock in seconds.
+    """
+
+    name: str
+    state: str
+    since: float
+
+
+@attrs.frozen
 class ModuleInfo:
     """One module.
 
@@ -134,6 +150,7 @@ class ModuleInfo:
         restarts: how often it was restarted after a crash in this run of the app.
         tasks: its tasks that are queued, scheduled, executing or declared.
         executions: how many executions of tasks it has begun and ended in this run of the app.
+        microtasks: its microtasks that hold a slot or wait for one.
     """
 
     name: str
@@ -146,6 +163,7 @@ class ModuleInfo:
     restarts: int = 0
     tasks: tuple[TaskInfo, ...] = ()
     executions: WorkCounts = WorkCounts()
+    microtasks: tuple[MicrotaskInfo, ...] = ()
 
 
 @attrs.frozen
@@ -173,6 +191,9 @@ class Limits:
     tasks_queued: int = 0
     tasks_scheduled: int = 0
     min_repeat_interval: float = 0.0
+    max_concurrent_microtasks: int = 0
+    microtasks_running: int = 0
+    microtasks_waiting: int = 0
 
 
 @attrs.frozen

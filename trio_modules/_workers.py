@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
     P = ParamSpec("P")
 
-__all__ = ["Guest", "Workers", "WorkingModule"]
+__all__ = ["Guest", "Unborn", "Workers", "WorkingModule"]
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Guest:
     The module's own code can call `Workers.run`, too: its task is cancelled with the nursery.
     """
 
-    __slots__ = ("at_home", "name", "scope", "since", "task")
+    __slots__ = ("at_home", "name", "scope", "since", "task", "thread")
 
     def __init__(self, name: str, *, at_home: bool) -> None:
         self.name = name
@@ -55,6 +55,14 @@ class Guest:
         self.scope = trio.CancelScope()
         self.task = trio.lowlevel.current_task()
         self.since = trio.current_time()
+        self.thread: int | None = None
+
+
+class Unborn(Protocol):
+    """Work that was taken and has not begun yet."""
+
+    def drop(self) -> None:
+        """It will never begin."""
 
 
 class Workers:
@@ -65,6 +73,8 @@ class Workers:
         nursery: the module's nursery while it has one.
         stop_began: when the present stop began, None before that.
         started, ended: counted over one run of the app.
+        guests: work in tasks that aren't the module's nursery's.
+        unborn: work that was taken and waits to begin.
     """
 
     __slots__ = (
@@ -78,6 +88,7 @@ class Workers:
         "reporter",
         "started",
         "stop_began",
+        "unborn",
     )
 
     def __init__(self, module: WorkingModule) -> None:
@@ -89,6 +100,7 @@ class Workers:
         self.started = 0
         self.ended = 0
         self.guests: dict[Guest, None] | None = None
+        self.unborn: dict[Unborn, None] | None = None
         self._graced: dict[trio.CancelScope, float] | None = None
         self._all_left: trio.Event | None = None
 
@@ -200,6 +212,20 @@ class Workers:
             del self._graced[scope]
         return None
 
+    # ------------------------------------------------------------ work that waits to begin
+
+    def expect(self, unborn: Unborn) -> None:
+        """Work was taken: it is counted from here on."""
+        if self.unborn is None:
+            self.unborn = {}
+        self.unborn[unborn] = None
+        self.started += 1
+
+    def born(self, unborn: Unborn) -> None:
+        """It begins, or never will."""
+        assert self.unborn is not None
+        del self.unborn[unborn]
+
     # ------------------------------------------------------------ guests
 
     async def run(
@@ -211,26 +237,34 @@ class Workers:
         """Run a worker in the caller's task; see `Module.run_worker`."""
         check_async(async_fn, "run_worker")
         check_call(async_fn, args, "run_worker")
-        guest = self._enter(name or callable_name(async_fn), "run a worker")
-        try:
-            with guest.scope:
-                return await self._visit(async_fn, args)
-        except Exception as exc:
-            add_note(exc, f"in worker {guest.name!r} of module {self.module.name!r}")
-            raise
-        finally:
-            self._leave(guest)
-        raise ModuleOffline(self.module.name, self.module.status.name, f"finish {guest.name!r}")
 
-    async def _visit(
-        self, async_fn: Callable[[Unpack[ArgsT]], Awaitable[T]], args: tuple[Unpack[ArgsT]]
-    ) -> T:
-        token = owner_var.set(self.module)
-        try:
+        async def call(_: Guest) -> T:
             await trio.lowlevel.checkpoint()
             return await async_fn(*args)
+
+        return await self.visit(call, name or callable_name(async_fn), "worker")
+
+    async def visit(self, call: Callable[[Guest], Awaitable[T]], name: str, kind: str) -> T:
+        """Await *call* in the caller's task, as work of the module.
+
+        Raises:
+            ModuleOffline: if the module takes no work now, or stops before it ends.
+            Exception: what it raises, with a note.
+        """
+        guest = self.enter(name, f"run a {kind}")
+        token = None
+        try:
+            with guest.scope:
+                token = owner_var.set(self.module)
+                return await call(guest)
+        except Exception as exc:
+            add_note(exc, f"in {kind} {name!r} of module {self.module.name!r}")
+            raise
         finally:
-            owner_var.reset(token)
+            if token is not None:
+                owner_var.reset(token)
+            self.leave(guest)
+        raise ModuleOffline(self.module.name, self.module.status.name, f"finish {name!r}")
 
     def guard(
         self, async_fn: Callable[P, Awaitable[object]], name: str | None
@@ -240,17 +274,17 @@ class Workers:
         label = name or callable_name(async_fn)
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-            async def call() -> None:
-                await async_fn(*args, **kwargs)
-
-            guest = self._enter(label, f"run {label!r}")
+            guest = self.enter(label, f"run {label!r}")
+            token = owner_var.set(self.module)
             try:
                 with guest.scope:
-                    await self._visit(call, ())
+                    await trio.lowlevel.checkpoint()
+                    await async_fn(*args, **kwargs)
             except BaseException as exc:
                 self._turn_away(exc, label)
             finally:
-                self._leave(guest)
+                owner_var.reset(token)
+                self.leave(guest)
 
         guarded.__name__ = guarded.__qualname__ = label
         return guarded
@@ -263,7 +297,12 @@ class Workers:
         if caught.passing is not None:
             raise caught.passing
 
-    def _enter(self, name: str, what: str) -> Guest:
+    def enter(self, name: str, what: str) -> Guest:
+        """The calling task works for the module until `leave`; it is cancelled if not its own.
+
+        Raises:
+            ModuleOffline: if the module takes no work now.
+        """
         self.admit(what)
         guest = Guest(name, at_home=current_owner() is self.module)
         if self.guests is None:
@@ -272,7 +311,8 @@ class Workers:
         self.started += 1
         return guest
 
-    def _leave(self, guest: Guest) -> None:
+    def leave(self, guest: Guest) -> None:
+        """The end of what `enter` began."""
         assert self.guests is not None
         del self.guests[guest]
         self.ended += 1
@@ -284,7 +324,9 @@ class Workers:
     @property
     def busy(self) -> bool:
         """Whether anything works for the module now."""
-        return bool(self.guests) or (self.nursery is not None and bool(self.nursery.child_tasks))
+        if self.guests or self.unborn:
+            return True
+        return self.nursery is not None and bool(self.nursery.child_tasks)
 
     def cancel(self, reason: str, *, with_grace: bool) -> None:
         """Cancel the nursery and the guests; those with a grace period when that has run out."""
@@ -293,6 +335,8 @@ class Workers:
         for guest in list(self.guests or ()):
             if not guest.at_home:
                 guest.scope.cancel(reason=reason)
+        for unborn in list(self.unborn or ()):
+            unborn.drop()
         for scope, grace in list((self._graced or {}).items()):
             if with_grace and self.stop_began is not None:
                 scope.deadline = self.stop_began + grace

@@ -15,6 +15,8 @@ from alerts import Alerts
 from console import Console
 from framing import DEFAULT_LIMIT
 from receiver import Receiver
+from report import Report
+from retention import Retention
 from store import Store
 
 from trio_modules import App
@@ -37,7 +39,9 @@ def make_app(args: list[str]) -> App:
         tcp_port=settings.tcp_port,
         max_message=settings.max_message,
     )
-    return App(store, alerts, console, receiver, name="syslog_hub")
+    retention = Retention(store, settings.keep_days)
+    report = Report(store, settings.report)
+    return App(store, alerts, console, receiver, retention, report, name="syslog_hub")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     option("queue", number(int, 1), 10_000, "messages that may wait to be written")
     option("error-limit", number(int, 0), 10, "more errors than that are a burst")
     option("error-window", number(float, 0), 60, "seconds in which errors are counted")
+    option("keep-days", number(float, 0), 30, "days for which messages are kept; 0: for ever")
+    option("report", str, "10 0 * * *", "when the day before is summarised, as a cron line in UTC")
     return parser
 
 

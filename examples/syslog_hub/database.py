@@ -3,13 +3,23 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
 from records import Record
 
-__all__ = ["begin_run", "connect", "end_run", "write"]
+__all__ = [
+    "begin_run",
+    "connect",
+    "delete_before",
+    "end_run",
+    "reading",
+    "save_summary",
+    "summarise",
+    "write",
+]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -39,6 +49,13 @@ CREATE TABLE IF NOT EXISTS messages (
     cut INTEGER NOT NULL,       -- 1 if the message went on after this
     problem TEXT,               -- why the format is 'raw'
     PRIMARY KEY (run, seq)
+);
+CREATE TABLE IF NOT EXISTS summaries (
+    day TEXT NOT NULL,          -- in UTC
+    hostname TEXT NOT NULL,     -- '' for messages that don't say
+    severity INTEGER NOT NULL,  -- -1 for messages without one
+    messages INTEGER NOT NULL,
+    PRIMARY KEY (day, hostname, severity)
 );
 """
 COLUMNS = 18
@@ -96,6 +113,51 @@ def write(connection: sqlite3.Connection, run: int, records: Iterable[tuple[int,
         raise
 
 
+def delete_before(connection: sqlite3.Connection, moment: datetime, limit: int) -> int:
+    """Delete up to `limit` of the oldest messages that were received before `moment`.
+
+    Messages come in order, so only the first ones of the table need be looked at. Returns how
+    many were deleted; fewer than `limit` means that nothing older is left.
+    """
+    sql = """
+    DELETE FROM messages WHERE received < ? AND rowid IN (
+        SELECT rowid FROM messages ORDER BY run, seq LIMIT ?
+    )
+    """
+    return connection.execute(sql, (_time(moment), limit)).rowcount
+
+
+def summarise(path: Path, day: date) -> list[tuple[str, int, int]]:
+    """Count the messages of a day (in UTC) by host and severity, beside whoever writes."""
+    begin = datetime.combine(day, time(), timezone.utc)
+    sql = """
+    SELECT ifnull(hostname, ''), ifnull(severity, -1), count(*) FROM messages
+    WHERE received >= ? AND received < ? GROUP BY 1, 2 ORDER BY 1, 2
+    """
+    with reading(path) as connection:
+        return connection.execute(sql, (_time(begin), _time(begin + timedelta(days=1)))).fetchall()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads."""
+    connection = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def save_summary(
+    connection: sqlite3.Connection, day: date, rows: Iterable[tuple[str, int, int]]
+) -> None:
+    """Write what `summarise` has found, in place of what was found before."""
+    sql = "INSERT OR REPLACE INTO summaries VALUES (?, ?, ?, ?)"
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        connection.executemany(sql, ((day.isoformat(), *row) for row in rows))
+
+
 def _row(run: int, seq: int, record: Record) -> tuple[object, ...]:
     message = record.message
     structured = {name: dict(element) for name, element in message.structured.items()}
@@ -110,6 +172,6 @@ def _row(run: int, seq: int, record: Record) -> tuple[object, ...]:
     )
 
 
-def _time(time: datetime) -> str:
+def _time(moment: datetime) -> str:
     """Return a time in UTC in ISO format, always as long: in order as text, too."""
-    return time.isoformat(timespec="microseconds")
+    return moment.isoformat(timespec="microseconds")

@@ -12,8 +12,9 @@ failed, is stored once.
 
 import sqlite3
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import trio
@@ -23,6 +24,8 @@ from records import Record
 from trio_modules import Backoff, Module, Restart, current_app, supervise
 
 __all__ = ["Store", "StoreStatistics"]
+
+T = TypeVar("T")
 
 BATCH = 5_000  # records to a transaction, at most
 
@@ -42,7 +45,8 @@ class Store(Module):
 
     def __init__(self, path: Path, queue: int = 10_000) -> None:
         super().__init__("store")
-        self._path = path
+        self.path = path
+        self._turn = trio.Lock()  # one at a time uses the connection
         self._send, self._receive = trio.open_memory_channel[Record](queue)
         self._in_hand: list[Record] = []  # taken from the queue; outlives a writer that fails
         self._run = 0  # none yet
@@ -71,6 +75,11 @@ class Store(Module):
             self._accepted += 1
         await trio.lowlevel.checkpoint()
 
+    async def change(self, fn: Callable[..., T], *args: object) -> T:
+        """Call `fn` with the connection and `args` in a thread, between two batches."""
+        async with self._turn:
+            return await trio.to_thread.run_sync(fn, self.connection.value, *args)
+
     def statistics(self) -> StoreStatistics:
         """Return how much was accepted and how much of it is stored."""
         senders_waiting = self._send.statistics().tasks_waiting_send
@@ -86,7 +95,7 @@ class Store(Module):
         self._accepted = len(self._in_hand) + self._receive.statistics().current_buffer_used
 
     async def _connection(self) -> AsyncGenerator[sqlite3.Connection, None]:
-        connection = await trio.to_thread.run_sync(connect, self._path)
+        connection = await trio.to_thread.run_sync(connect, self.path)
         try:
             if not self._run:  # else the module was restarted, and goes on with its run
                 now = current_app().now()
@@ -111,7 +120,7 @@ class Store(Module):
     async def _write_hand(self) -> None:
         rows = enumerate(self._in_hand, self._stored + 1)
         # Not abandoned when cancelled: whatever comes back from the thread is counted here.
-        await trio.to_thread.run_sync(write, self.connection.value, self._run, rows)
+        await self.change(write, self._run, rows)
         self._stored += len(self._in_hand)
         self._in_hand.clear()
 
@@ -128,7 +137,7 @@ class Store(Module):
                 self._fill_hand()
             await self._write_hand()
         now, run = current_app().now(), self._run
-        await trio.to_thread.run_sync(end_run, self.connection.value, run, now, self._accepted)
+        await self.change(end_run, run, now, self._accepted)
 
     def _say_why(self, error: BaseException) -> None:
         self.logger.warning("can't write while stopping, trying again: %s", error)

@@ -1,0 +1,95 @@
+"""100,000 microtasks that take turns for 8 slots, beside tasks that share a capacity limiter."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import process_time
+
+import trio
+
+from benchmarks.measuring import Work
+from trio_modules import App, Module, Priority
+
+SLOTS = 8
+
+
+async def return_at_once() -> None:
+    pass
+
+
+async def yield_once() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+class Countdown:
+    """Calls a function so many times, and says when that is done."""
+
+    def __init__(self, fn: Callable[[], Awaitable[None]], size: int) -> None:
+        self.fn = fn
+        self.left = size
+        self.done = trio.Event()
+
+    async def __call__(self) -> None:
+        await self.fn()
+        self.left -= 1
+        if not self.left:
+            self.done.set()
+
+
+def started(fn: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[float]]:
+    async def measure(size: int) -> float:
+        module = Module("bench")
+        work = Countdown(fn, size)
+        async with App(module, max_concurrent_microtasks=SLOTS):
+            began = process_time()
+            for _ in range(size):
+                module.start_microtask(work, priority=Priority.MEDIUM)
+            await work.done.wait()
+            return (process_time() - began) / size
+
+    return measure
+
+
+def limited(fn: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[float]]:
+    async def measure(size: int) -> float:
+        limiter = trio.CapacityLimiter(SLOTS)
+        work = Countdown(fn, size)
+
+        async def run() -> None:
+            async with limiter:
+                await work()
+
+        async with trio.open_nursery() as nursery:
+            began = process_time()
+            for _ in range(size):
+                nursery.start_soon(run)
+            await work.done.wait()
+            return (process_time() - began) / size
+
+    return measure
+
+
+async def in_place(size: int) -> float:
+    module = Module("bench")
+    async with App(module, max_concurrent_microtasks=SLOTS):
+        began = process_time()
+        for _ in range(size):
+            await module.run_microtask(return_at_once, priority=Priority.MEDIUM)
+        return (process_time() - began) / size
+
+
+async def with_limiter(size: int) -> float:
+    limiter = trio.CapacityLimiter(SLOTS)
+    began = process_time()
+    for _ in range(size):
+        async with limiter:
+            await return_at_once()
+    return (process_time() - began) / size
+
+
+WORKS = (
+    Work("microtasks", 0.40, 100_000, started(return_at_once), limited(return_at_once)),
+    Work("microtasks-yield", 0.90, 100_000, started(yield_once), limited(yield_once)),
+    # For comparison: in the caller's task, where both have one checkpoint each.
+    Work("microtasks-in-place", 2.5, 100_000, in_place, with_limiter),
+)

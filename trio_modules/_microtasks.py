@@ -1,0 +1,387 @@
+"""Microtasks: short heavy work that takes turns by means of slots.
+
+What flows through here: work asks `Slots` for a slot, which decides at once or later, in one step,
+who is next. Work in the caller's task is parked until then. Work that was started waits as a small
+entry, and runs in a runner: a task in its module's nursery that runs one after the other. When one
+has to wait for something, other runners take over what is left, so nobody is held up by it.
+
+What may never happen: a slot that isn't given back, or is lost on its way to somebody who was
+cancelled; work that waits for a slot and that a stop doesn't see.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import trio
+
+from trio_modules._context import owner_var
+from trio_modules._exceptions import ModuleOffline
+from trio_modules._reporting import Reporter, take_apart
+from trio_modules._slots import PATIENCE, Priority, SlotOrder, Waiter
+from trio_modules._status import MicrotaskInfo
+from trio_modules._stepping import first_step
+from trio_modules._timers import Timer, Timers
+from trio_modules._util import callable_name, check_seconds, make_coroutine
+from trio_modules._workers import Guest, Workers
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    ArgsT = TypeVarTuple("ArgsT")
+
+__all__ = ["Microtasks", "Slots"]
+
+T = TypeVar("T")
+
+#: How many microtasks may follow each other before everybody else has a turn.
+SLICE = 64
+
+#: How many runners take over from one that has to wait, so that many are soon reached.
+HEIRS = 2
+
+
+class Slots:
+    """The slots of an app, for one run of it.
+
+    Attributes:
+        order: who holds one and who is next.
+        holders: the tasks that hold one.
+        threads: for the microtasks in threads.
+    """
+
+    def __init__(self, timers: Timers, limit: int) -> None:
+        self.order = SlotOrder(limit)
+        self.threads = trio.CapacityLimiter(math.inf)  # the slots are what limits them
+        self.holders: dict[trio.lowlevel.Task, None] = {}
+        self._timers = timers
+        self._timer: Timer | None = None
+        self._wake = math.inf
+
+    def wait(self, waiter: Waiter, priority: Priority, patience: float) -> None:
+        """Let the waiter wait until it is granted a slot, for so many seconds at most."""
+        if self.order.wait(waiter, priority, trio.current_time(), patience):
+            self._set_wake()
+
+    async def acquire(self, priority: Priority, patience: float) -> None:
+        """Take a slot, if need be after waiting; a checkpoint.
+
+        Cancelled, it holds none.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self.order.enter(priority):
+            await _Parked().wait(self, priority, patience)
+            return
+        try:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        except BaseException:  # Ctrl-C
+            self.order.leave()
+            raise
+
+    def _set_wake(self) -> None:
+        when = self.order.next_time
+        if when < self._wake:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wake = when
+            self._timer = self._timers.at(when, self._woke)
+
+    def _woke(self) -> None:
+        self._wake = math.inf
+        self._timer = None
+        self.order.lose_patience(trio.current_time())
+        self._set_wake()
+
+
+class _Parked(Waiter):
+    """A task that waits for a slot."""
+
+    __slots__ = ("_slots", "_task")
+
+    async def wait(self, slots: Slots, priority: Priority, patience: float) -> None:
+        self._slots = slots
+        self._task = trio.lowlevel.current_task()
+        slots.wait(self, priority, patience)
+        await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def grant(self) -> None:
+        trio.lowlevel.reschedule(self._task)
+
+    def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        self._slots.order.give_up(self)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class _Entry(Waiter):
+    """A microtask that was started and has not begun yet."""
+
+    __slots__ = ("_microtasks", "context", "coro", "name", "priority")
+
+    def __init__(
+        self,
+        microtasks: Microtasks,
+        coro: Coroutine[object, object, object],
+        context: Context,
+        name: str,
+        priority: Priority,
+    ) -> None:
+        self._queued = False
+        self._since = self._latest = 0.0
+        self._microtasks = microtasks
+        self.coro: Coroutine[object, object, object] | None = coro
+        self.context = context
+        self.name = name
+        self.priority = priority
+
+    def grant(self) -> None:
+        self._microtasks.granted(self)
+
+    def drop(self) -> None:
+        """See `Unborn`."""
+        self._microtasks.dropped(self)
+
+
+class Microtasks:
+    """The microtasks of one module.
+
+    Attributes:
+        visitors: those in a task of somebody's, and whether each is "waiting" or "running".
+    """
+
+    NAME = "<microtasks>"
+
+    def __init__(self, workers: Workers) -> None:
+        self.visitors: dict[Guest, str] = {}
+        self._workers = workers
+        self._slots: Slots | None = None
+        self._reporter: Reporter | None = None
+        self._context: Context | None = None
+        self._granted: deque[_Entry] = deque()
+        self._coming = 0  # runners that have yet to look at what was granted
+        self._runners: dict[trio.lowlevel.Task, _Entry | None] = {}
+
+    def attach(self, slots: Slots, reporter: Reporter, context: Context) -> None:
+        """A run of the app begins."""
+        self._slots = slots
+        self._reporter = reporter
+        self._context = context
+
+    def _admit(self, what: str) -> Slots:
+        self._workers.admit(what)
+        assert self._slots is not None
+        return self._slots
+
+    # ------------------------------------------------------------ started
+
+    def start(
+        self,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]],
+        args: tuple[Unpack[ArgsT]],
+        priority: Priority,
+        max_delay: float | None,
+        name: str | None,
+    ) -> None:
+        """Begin a microtask when there is a slot; see `Module.start_microtask`."""
+        slots = self._admit("start a microtask")
+        patience = _patience(priority, max_delay)
+        coro = make_coroutine(async_fn, args, "start_microtask")
+        entry = _Entry(self, coro, copy_context(), name or callable_name(async_fn), priority)
+        self._workers.expect(entry)
+        if slots.order.enter(priority) or self._is_leaving(slots):
+            entry.grant()
+        else:
+            slots.wait(entry, priority, patience)
+
+    def _is_leaving(self, slots: Slots) -> bool:
+        """Whether the work of the module is cancelled already: then nothing may wait for long."""
+        nursery = self._workers.nursery
+        assert nursery is not None
+        return nursery.cancel_scope.cancel_called and slots.order.enter(Priority.HIGH)
+
+    def granted(self, entry: _Entry) -> None:
+        """A microtask has its slot: somebody has to run it."""
+        self._granted.append(entry)
+        if not self._coming:
+            self._new_runners(1)
+
+    def dropped(self, entry: _Entry) -> None:
+        """A microtask will never begin, since its module stops."""
+        assert self._slots is not None
+        assert entry.coro is not None
+        entry.coro.close()
+        entry.coro = None
+        self._workers.born(entry)
+        self._workers.ended += 1
+        if entry._queued:
+            self._slots.order.give_up(entry)
+        else:
+            self._slots.order.leave()
+
+    # ------------------------------------------------------------ runners
+
+    def _new_runners(self, count: int) -> None:
+        nursery = self._workers.nursery
+        assert nursery is not None
+        assert self._context is not None
+        self._coming += count
+        start = functools.partial(nursery.start_soon, self._run, name=self.NAME)
+        for _ in range(count):
+            self._context.copy().run(start)
+
+    async def _run(self) -> None:
+        """Run what has a slot, one after the other, until nothing is left."""
+        assert self._slots is not None
+        self._coming -= 1
+        this = trio.lowlevel.current_task()
+        self._slots.holders[this] = None
+        try:
+            await self._run_granted(this)
+        finally:
+            del self._slots.holders[this]
+            self._runners.pop(this, None)
+
+    async def _run_granted(self, this: trio.lowlevel.Task) -> None:
+        in_a_row = 0
+        while self._granted:
+            if in_a_row == SLICE:
+                in_a_row = 0
+                await trio.lowlevel.checkpoint()
+                continue
+            in_a_row += 1
+            entry = self._granted.popleft()
+            if entry.coro is not None:
+                this.name = entry.name
+                self._runners[this] = entry
+                if await self._was_cancelled(entry, entry.coro):
+                    return
+
+    async def _was_cancelled(self, entry: _Entry, coro: Coroutine[object, object, object]) -> bool:
+        """Run one microtask and give its slot back."""
+        assert self._slots is not None
+        entry.coro = None
+        self._workers.born(entry)
+        entry._since = trio.current_time()
+        cancelled = False
+        try:
+            is_over, rest = first_step(self._own(entry.context), coro)
+            if not is_over:
+                if self._granted and not self._coming:
+                    self._new_runners(HEIRS)
+                await cast("Awaitable[object]", rest)
+        except BaseException as exc:
+            cancelled = self._failed(exc, entry.name)
+        self._workers.ended += 1
+        self._coming += not cancelled  # this one looks for the next itself
+        self._slots.order.leave()
+        self._coming -= not cancelled
+        return cancelled
+
+    def _own(self, context: Context) -> Context:
+        owner = context.get(owner_var)
+        if owner is not None and owner is not self._workers.module:
+            context.run(owner_var.set, self._workers.module)
+        return context
+
+    def _failed(self, exc: BaseException, name: str) -> bool:
+        """A microtask raised; whether it, and so the runner, was cancelled."""
+        assert self._reporter is not None
+        caught = take_apart(exc)
+        self._reporter.pass_on(caught)
+        if caught.failure is not None:
+            self._workers.report(caught.failure, name, "microtask")
+        return isinstance(caught.passing, trio.Cancelled)
+
+    def is_runner(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task of the module's nursery is one of ours."""
+        return task in self._runners or task.name == self.NAME
+
+    # ------------------------------------------------------------ in the caller's task
+
+    async def run(
+        self,
+        call: Callable[[Guest], Awaitable[T]],
+        priority: Priority,
+        max_delay: float | None,
+        name: str,
+    ) -> T:
+        """Run a microtask in the caller's task; see `Module.run_microtask`."""
+        patience = _patience(priority, max_delay)
+
+        async def wait_and_call(guest: Guest) -> T:
+            self.visitors[guest] = "waiting"
+            is_own = False
+            try:
+                is_own = await self._take(priority, patience)
+                self.visitors[guest] = "running"
+                return await call(guest)
+            finally:
+                self._give_back(is_own)
+                del self.visitors[guest]
+
+        return await self._workers.visit(wait_and_call, name, "microtask")
+
+    async def _take(self, priority: Priority, patience: float) -> bool:
+        """Take a slot, unless this task holds one already: whether it is to be given back."""
+        assert self._slots is not None
+        this = trio.lowlevel.current_task()
+        if this in self._slots.holders:
+            await trio.lowlevel.checkpoint()
+            return False
+        await self._slots.acquire(priority, patience)
+        self._slots.holders[this] = None
+        return True
+
+    def _give_back(self, is_own: bool) -> None:
+        assert self._slots is not None
+        if is_own:
+            del self._slots.holders[trio.lowlevel.current_task()]
+            self._slots.order.leave()
+
+    @asynccontextmanager
+    async def slot(self, priority: Priority, max_delay: float | None) -> AsyncIterator[None]:
+        """Hold a slot for the length of a block; see `Module.microtask_slot`."""
+        patience = _patience(priority, max_delay)
+        workers = self._workers
+        guest = workers.enter("microtask slot", "take a microtask slot")
+        self.visitors[guest] = "waiting"
+        is_own = False
+        try:
+            with guest.scope:
+                is_own = await self._take(priority, patience)
+            if guest.scope.cancelled_caught:
+                module = workers.module
+                raise ModuleOffline(module.name, module.status.name, "take a microtask slot")
+            guest.at_home = True  # from here on nobody cancels it
+            self.visitors[guest] = "running"
+            yield
+        finally:
+            self._give_back(is_own)
+            del self.visitors[guest]
+            workers.leave(guest)
+
+    # ------------------------------------------------------------ status
+
+    def infos(self) -> Iterator[MicrotaskInfo]:
+        """What holds or waits for a slot, for people."""
+        for unborn in self._workers.unborn or ():
+            if isinstance(unborn, _Entry):
+                yield MicrotaskInfo(unborn.name, "waiting", unborn._since)
+        for entry in self._runners.values():
+            if entry is not None:
+                yield MicrotaskInfo(entry.name, "running", entry._since)
+        for guest, state in self.visitors.items():
+            yield MicrotaskInfo(guest.name, state, guest.since)
+
+
+def _patience(priority: Priority, max_delay: float | None) -> float:
+    if not isinstance(priority, Priority):
+        raise TypeError(f"priority must be a Priority, got {priority!r}")
+    if max_delay is None:
+        return PATIENCE[priority]
+    return check_seconds("max_delay", max_delay)

@@ -1,0 +1,141 @@
+"""Who holds a slot and who is next to get one, without Trio.
+
+A free slot goes to MEDIUM before LOW, in each to who came first; HIGH takes one whether it is free
+or not. Who has waited for too long begins all the same. So there is never a free slot while
+somebody waits.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from trio_modules._schedule import Item, Line, Patience, Rank
+
+__all__ = ["Priority", "SlotOrder", "Waiter"]
+
+
+class Priority(enum.Enum):
+    """How urgent a microtask is (seed)."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+#: Seconds after which a microtask begins without a free slot (seed).
+PATIENCE = {Priority.HIGH: 0.0, Priority.MEDIUM: 3.0, Priority.LOW: 15.0}
+
+_RANKS = {Priority.MEDIUM: Rank.PRIORITIZED, Priority.LOW: Rank.PLAIN}
+
+
+class Waiter(Item):
+    """Somebody who waits for a slot."""
+
+    __slots__ = ()
+
+    def grant(self) -> None:
+        """It has one."""
+        raise NotImplementedError
+
+
+class SlotOrder:
+    """The slots of an app.
+
+    Args:
+        limit: how many there are.
+
+    Attributes:
+        on_room: called whenever a slot is free and nobody waits.
+        held: how many are held; more than there are, if HIGH or patience says so.
+        everybody: whether nobody has to wait.
+    """
+
+    __slots__ = ("_limit", "_line", "_patience", "everybody", "held", "on_room")
+
+    def __init__(self, limit: int) -> None:
+        self.on_room: Callable[[], None] = lambda: None
+        self.held = 0
+        self.everybody = False
+        self._limit = limit
+        self._line: Line[Waiter] = Line()
+        self._patience: Patience[Waiter] = Patience()
+
+    @property
+    def limit(self) -> int:
+        """How many there are; more let the next ones in at once."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        while self.held < limit and self._line:
+            self._let_in(self._line.pop())
+        self._tell()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._line)
+
+    @property
+    def room(self) -> bool:
+        """Whether a slot is free; then nobody waits."""
+        return self.held < self._limit
+
+    @property
+    def next_time(self) -> float:
+        """No patience ends before this; infinity: nobody's."""
+        return self._patience.soonest
+
+    def enter(self, priority: Priority) -> bool:
+        """Take a slot, if that is possible at once."""
+        if self.held < self._limit or priority is Priority.HIGH or self.everybody:
+            self.held += 1
+            return True
+        return False
+
+    def wait(self, waiter: Waiter, priority: Priority, now: float, patience: float) -> bool:
+        """Wait for a slot; whether `next_time` is earlier than it was."""
+        waiter._queued = True
+        waiter._since = now
+        waiter._latest = now + patience
+        self._line.join(waiter, _RANKS[priority])
+        return self._patience.note(waiter)
+
+    def give_up(self, waiter: Waiter) -> None:
+        """The waiter waits no longer, and has none."""
+        waiter._queued = False
+        self._line.remove(waiter)
+
+    def leave(self) -> None:
+        """A slot comes back: who is next has it, in this step."""
+        self.held -= 1
+        if self.held < self._limit:
+            waiter = self._line.pop()
+            if waiter is None:
+                self.on_room()
+            else:
+                self._let_in(waiter)
+
+    def lose_patience(self, now: float) -> None:
+        """Let in all who have waited for too long."""
+        for waiter in self._patience.pop_due(now):
+            self._line.remove(waiter)
+            self._let_in(waiter)
+
+    def let_everybody_in(self) -> None:
+        """From now on nobody waits."""
+        self.everybody = True
+        while self._line:
+            self._let_in(self._line.pop())
+
+    def _let_in(self, waiter: Waiter | None) -> None:
+        assert waiter is not None
+        waiter._queued = False
+        self.held += 1
+        waiter.grant()
+
+    def _tell(self) -> None:
+        if self.room:
+            self.on_room()
