@@ -583,6 +583,7 @@ class AppRun:
             for task in part.tasks():
                 mine.add(task)
                 lines += format_tree(task, "  ")
+            lines += part.workers.thread_stacks("  ")
         lines.append("other tasks")
         assert self._root_task is not None
         lines += format_tree(self._root_task, "  ", mine)

@@ -559,7 +559,8 @@ class Life:
         if workers.nursery is not None:
             tasks += child_tasks(workers.nursery)
         tasks += [guest.task for guest in workers.guests or ()]
-        return format_stacks(dict.fromkeys(tasks))
+        threads = workers.thread_stacks("  ")
+        return "\n".join([format_stacks(dict.fromkeys(tasks)), *threads])
 
     async def _park(self) -> None:
         """Wait for `_wake`: an event that costs nothing, since ten thousand modules wait here."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import linecache
+import sys
+import traceback
 from collections.abc import Container, Iterable
 
 import trio
 
-__all__ = ["child_tasks", "format_stack", "format_stacks", "format_tree"]
+__all__ = ["child_tasks", "format_stack", "format_stacks", "format_thread", "format_tree"]
 
 _STEP = "  "
 
@@ -21,6 +23,21 @@ def format_stack(task: trio.lowlevel.Task, indent: str = "") -> list[str]:
         source = linecache.getline(code.co_filename, line).strip()
         if source:
             lines.append(f"{indent}{_STEP}{source}")
+    return lines
+
+
+def format_thread(name: str, ident: int, indent: str = "") -> list[str]:
+    """The lines of the stack of a thread that runs *name*; none if it has just ended."""
+    frame = sys._current_frames().get(ident)
+    if frame is None:
+        return []
+    lines = [f"{indent}thread of {name}"]
+    for entry in traceback.extract_stack(frame):
+        lines.append(
+            f'{indent}{_STEP}File "{entry.filename}", line {entry.lineno}, in {entry.name}'
+        )
+        if entry.line:
+            lines.append(f"{indent}{_STEP * 2}{entry.line}")
     return lines
 
 

@@ -7,7 +7,7 @@ own, which a stop cancels, and the stop waits until it has left.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
@@ -16,6 +16,7 @@ from trio_modules._context import HasMainTask, current_owner, owner_var
 from trio_modules._exceptions import ModuleOffline, add_note
 from trio_modules._reporting import Reporter, asked_for, take_apart
 from trio_modules._status import ModuleStatus, WorkCounts
+from trio_modules._tasktree import format_thread
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
 
 if TYPE_CHECKING:
@@ -342,6 +343,12 @@ class Workers:
                 scope.deadline = self.stop_began + grace
             else:
                 scope.cancel(reason=reason)
+
+    def thread_stacks(self, indent: str) -> Iterator[str]:
+        """The lines of the stacks of all threads that work for the module."""
+        for guest in self.guests or ():
+            if guest.thread is not None:
+                yield from format_thread(guest.name, guest.thread, indent)
 
     async def guests_left(self) -> None:
         """Wait until no guest is left, shielded, since nothing may outlive the module."""
