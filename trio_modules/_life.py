@@ -52,6 +52,11 @@ class LivingModule(HasMainTask, Protocol):
     @property
     def readiness_counts(self) -> bool: ...
 
+    @property
+    def has_to_drain(self) -> bool: ...
+
+    async def drain(self, deadline: float) -> None: ...
+    def stop_triggering(self) -> None: ...
     def begin_declared_work(self) -> list[ServiceWorker]: ...
     def came_online(self) -> None: ...
     def began_to_stop(self) -> None: ...
@@ -155,6 +160,7 @@ class Life:
             if await self._enter(resources, entered):
                 await self._work()
                 await self._finish()
+            self._module.stop_triggering()
             self._exit_scope.shield = True
             self._arm_late()
             if self._expired:
@@ -205,12 +211,22 @@ class Life:
                         self._fell()
                         raise
                     if workers.busy:
+                        await self._drain()
                         await self._wind_up()
         except BaseException as exc:
             self._escaped(exc)
         workers.nursery = None
         if workers.guests:
             await workers.guests_left()
+
+    async def _drain(self) -> None:
+        """Let the hooks handle what they have, for at most half of the time, beside the workers."""
+        module = self._module
+        in_a_hurry = self._crashed or self._expired or self._supervisor.hurrying
+        if module.has_to_drain and not in_a_hurry:
+            began = module.workers.stop_began
+            assert began is not None
+            await module.drain(began + self.unit.stop_timeout / 2)
 
     async def _wind_up(self) -> None:
         """Cancel what still works, those with a grace period when that is over."""
