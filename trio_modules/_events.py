@@ -371,10 +371,14 @@ class BaseEvent(Generic[T]):
         """
         await trio.lowlevel.checkpoint()
         self._check(data)
+        for inbox in self.inboxes:
+            if len(inbox.items) >= inbox.size and inbox.waits:
+                await self._deliver_and_wait(data)
+                return
+        self._deliver(data)
+
+    async def _deliver_and_wait(self, data: T) -> None:
         full = [each for each in self.inboxes if each.waits and len(each.items) >= each.size]
-        if not full:
-            self._deliver(data)
-            return
         inside = self._check_waiting_ends(full)
         sender = _Sender(data, full, inside)
         self._deliver(data, full)

@@ -336,36 +336,34 @@ class ModuleEvents:
         inbox.readers[this] = None
         self._room.reading[this] = inbox
         read = self._read_some if hook.batch or hook.retry else self._read_each
-        try:
-            while True:
-                if inbox.items:
-                    await read(hook)
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await self._park(inbox, this)
-        finally:
-            del inbox.readers[this]
-            del self._room.reading[this]
 
-    async def _park(self, inbox: Inbox, this: trio.lowlevel.Task) -> None:
         def unpark(_: object) -> trio.lowlevel.Abort:
             inbox.parked.remove(this)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        inbox.parked.append(this)
-        if self._idle is not None:
-            self._idle.set()
-        await trio.lowlevel.wait_task_rescheduled(unpark)
+        try:
+            while True:
+                if not inbox.items:
+                    inbox.parked.append(this)
+                    if self._idle is not None:
+                        self._idle.set()
+                    await trio.lowlevel.wait_task_rescheduled(unpark)
+                await read(hook)
+                if inbox.items:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            del inbox.readers[this]
+            del self._room.reading[this]
 
     async def _read_each(self, hook: Hook) -> None:
         """Handle a slice of what is there, one after the other."""
         inbox, fn = hook.inbox, hook.fn
         items = inbox.items
         inbox.busy += 1
+        left = SLICE
         try:
-            for _ in range(SLICE):
-                if not items:
-                    break
+            while items and left:
+                left -= 1
                 item = items.popleft()
                 if inbox.senders:
                     inbox.refill()
