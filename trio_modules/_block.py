@@ -504,8 +504,6 @@ class AppRun:
             self._publish(part, before, unit.status, worst, worst)
 
     def _failure_changed(self, part: Part, before: FailureStatus, after: FailureStatus) -> None:
-        if before is after:
-            return
         self._seq += 1
         if self._changes:
             self._publish(part, part.status, part.status, before, after)

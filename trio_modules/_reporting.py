@@ -26,7 +26,7 @@ __all__ = ["Caught", "Reporter", "asked_for", "take_apart"]
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
 
-@attrs.frozen
+@attrs.define
 class Caught:
     """What an exception is made of.
 
