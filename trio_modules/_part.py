@@ -15,7 +15,6 @@ import attrs
 import trio
 
 from trio_modules._backoff import Restart
-from trio_modules._context import owner_var
 from trio_modules._elsewhere import Processes
 from trio_modules._events import BaseEvent
 from trio_modules._exceptions import ModuleOffline
@@ -32,7 +31,7 @@ from trio_modules._taskboard import TaskBoard
 from trio_modules._tasktree import child_tasks
 from trio_modules._taskwork import DeclaredTask, ModuleTasks
 from trio_modules._timers import Timers
-from trio_modules._util import shown
+from trio_modules._util import awaiting, shown
 from trio_modules._workers import Workers
 
 __all__ = ["Declaration", "Host", "Part"]
@@ -363,10 +362,11 @@ class Part:
             declaration.task_status,
         )
         self.services[worker.name] = worker
-        coro = worker.run()
         if declaration.grace_period:
-            coro = self.workers.graced(coro, declaration.grace_period)
-        nursery.start_soon(_as_owner, self, coro, name=worker.name)
+            coro = self.workers.graced(worker.run(), declaration.grace_period)
+            nursery.start_soon(awaiting, coro, name=worker.name)
+        else:
+            nursery.start_soon(worker.run, name=worker.name)
         self.workers.started += 1
         return worker
 
@@ -549,11 +549,6 @@ def _service_info(service: ServiceWorker) -> WorkerInfo:
     error = None if service.last_error is None else shown(service.last_error)
     kind, state, restarts = "service-worker", service.state, service.restarts
     return WorkerInfo(service.name, kind, state, restarts, error, service.since)
-
-
-async def _as_owner(part: Part, coro: Awaitable[object]) -> None:
-    owner_var.set(part)
-    await coro
 
 
 def _unique(name: str, taken: dict[str, ServiceWorker], numbers: dict[str, int]) -> str:

@@ -11,11 +11,13 @@ import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
 from trio_modules._backoff import Restart, RestartTracker
+from trio_modules._context import owner_var
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, take_apart
 from trio_modules._timers import Timers
@@ -89,14 +91,8 @@ class RestartGate:
         self._settle = check_seconds("restart_settle", value, finite=True)
         self._admit()
 
-    async def enter(self) -> bool:
-        """Wait for a place and say whether there is one to give back; a checkpoint in any case.
-
-        Cancelled, the place goes to the next.
-        """
-        if self._settle == 0:
-            await trio.lowlevel.checkpoint()
-            return False
+    async def enter(self) -> None:
+        """Wait for a place; cancelled, it goes to the next. Nobody has to while `settle` is 0."""
         turn = trio.Event()
         self._waiting.append(turn)
         self._admit()
@@ -105,14 +101,10 @@ class RestartGate:
         except BaseException:
             self._withdraw(turn)
             raise
-        return True
 
-    def settled_after(self, holds_place: bool, settled: Callable[[], None]) -> None:
+    def settled_after(self, settled: Callable[[], None]) -> None:
         """Call *settled* once the restart that has just entered has held out long enough."""
-        if holds_place:
-            self._timers.after(self._settle, lambda: self._release(settled))
-        else:
-            settled()
+        self._timers.after(self._settle, lambda: self._release(settled))
 
     def _release(self, settled: Callable[[], None]) -> None:
         self._give_back()
@@ -250,6 +242,7 @@ class ServiceWorker:
 
         One scope serves them all until it is cancelled, since a scope costs more than the rest.
         """
+        owner_var.set(self._module)
         self.task = trio.lowlevel.current_task()
         delay: float | None = None
         try:
@@ -353,13 +346,18 @@ class ServiceWorker:
         if delay:
             self._enter("backoff")
             await trio.sleep(delay)
-        if self._gate.settle:
+        holds_place = self._gate.settle > 0
+        if holds_place:
             self._enter("waiting")
-        holds_place = await self._gate.enter()
+            await self._gate.enter()
+        else:
+            await trio.lowlevel.checkpoint()
         self.restarts += 1
-        attempt = self.restarts
         self.state = "running"
-        self._gate.settled_after(holds_place, lambda: self._settled(attempt))
+        if holds_place:
+            self._gate.settled_after(partial(self._settled, self.restarts))
+        else:
+            self._settled(self.restarts)
 
     def stop_waiting(self, reason: str) -> None:
         """The module stops: a worker that isn't running has no use for a grace period."""
