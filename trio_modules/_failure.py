@@ -64,40 +64,39 @@ class FailureLog:
 
     def set(self, failure: FailureStatus) -> FailureStatus:
         before = self.worst
-        known = self._remove(failure.id)
-        if known is not None and known.level == failure.level:
-            failure = attrs.evolve(failure, since=known.since)
+        if failure.id in self._by_id:
+            failure = self._replaced(failure)
         self._by_id[failure.id] = failure
         self._by_level[failure.level][failure.id] = failure
         if failure.level and failure.level >= self.worst.level:
             self.worst = failure
-        self._tell(before)
+        if self.worst is not before:
+            self._changed(before, self.worst)
         return failure
+
+    def _replaced(self, failure: FailureStatus) -> FailureStatus:
+        """*failure* in place of the one with its id, which is removed."""
+        known = self._by_id.pop(failure.id)
+        del self._by_level[known.level][known.id]
+        if known is self.worst:
+            self.worst = self._next_worst()
+        return attrs.evolve(failure, since=known.since) if known.level == failure.level else failure
 
     def resolve(self, failure_id: str) -> bool:
-        before = self.worst
-        if self._remove(failure_id) is None:
-            return False
-        self._tell(before)
-        return True
-
-    def _remove(self, failure_id: str) -> FailureStatus | None:
         failure = self._by_id.pop(failure_id, None)
-        if failure is not None:
-            del self._by_level[failure.level][failure_id]
-            if failure is self.worst:
-                self.worst = self._next_worst()
-        return failure
+        if failure is None:
+            return False
+        del self._by_level[failure.level][failure_id]
+        if failure is self.worst:
+            self.worst = self._next_worst()
+            self._changed(failure, self.worst)
+        return True
 
     def _next_worst(self) -> FailureStatus:
         for level in (FailureLevel.ERROR, FailureLevel.WARNING, FailureLevel.HINT):
             if failures := self._by_level[level]:
                 return next(reversed(failures.values()))
         return NO_FAILURE
-
-    def _tell(self, before: FailureStatus) -> None:
-        if self.worst is not before:
-            self._changed(before, self.worst)
 
     def resolve_all(self, keep: str | None = None) -> None:
         for failure_id in [known for known in self._by_id if known != keep]:
