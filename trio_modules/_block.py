@@ -430,6 +430,7 @@ class AppRun:
     def _all_started(self, _: Ticket) -> None:
         if self.reason is None:
             self.state = "running"
+            self._initial = frozenset()
             self._body_runs = True  # a shutdown from here on has to cancel it first
             self.on_started()
             self._entered.set()

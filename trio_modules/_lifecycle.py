@@ -74,6 +74,8 @@ class Unit:
     """
 
     __slots__ = (
+        "_restart",
+        "_tracker",
         "began",
         "bounce",
         "dependents",
@@ -101,7 +103,6 @@ class Unit:
         "stop_timeout",
         "stop_timer",
         "tickets",
-        "tracker",
         "turn",
         "up",
         "wanted",
@@ -113,7 +114,8 @@ class Unit:
     def __init__(self, name: str, part: Startable, restart: Restart, stop_timeout: float) -> None:
         self.name = name
         self.part = part
-        self.tracker = RestartTracker(restart)
+        self._restart = restart
+        self._tracker: RestartTracker | None = None
         self.stop_timeout = stop_timeout
         self.needs: list[Unit] = _NOBODY
         self.wants: list[Unit] = _NOBODY
@@ -139,6 +141,13 @@ class Unit:
 
     def __repr__(self) -> str:
         return f"<Unit {self.name} {self.status.name}>"
+
+    @property
+    def tracker(self) -> RestartTracker:
+        """What is remembered of its crashes, made on the first: few modules ever do."""
+        if self._tracker is None:
+            self._tracker = RestartTracker(self._restart)
+        return self._tracker
 
     @property
     def wish(self) -> bool:
@@ -444,14 +453,16 @@ class Supervisor:
             self._stop(unit)
 
     def _start(self, unit: Unit) -> None:
-        assert self._nursery is not None
         self._alive += 1
         unit.began = trio.current_time()
         if unit.reviving:
             unit.restarts += 1
         self.set_status(unit, STARTING)
-        nursery = self._nursery
-        self._context.run(lambda: nursery.start_soon(unit.part.live, name=unit.name))
+        self._context.run(self._spawn, unit)
+
+    def _spawn(self, unit: Unit) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(unit.part.live, name=unit.name)
 
     def _stop(self, unit: Unit) -> None:
         unit.turn = True
