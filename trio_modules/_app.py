@@ -240,15 +240,13 @@ class App:
 
     def _edges(self, modules: Mapping[str, Module], kind: str) -> dict[str, list[str]]:
         edges = {}
+        hard = kind == "depends on"
         for name, module in modules.items():
-            others = (
-                module._module_spec.depends_on
-                if kind == "depends on"
-                else module._module_spec.wants
-            )
+            spec = module._module_spec
+            others = spec.depends_on if hard else spec.wants
             edges[name] = [self._known_name(modules, name, kind, other) for other in others]
-            if kind == "depends on" and module._module_spec.owner is not None:
-                edges[name].append(module._module_spec.owner.name)
+            if hard and spec.owner is not None:
+                edges[name].append(spec.owner.name)
         return edges
 
     def _known_name(
@@ -256,12 +254,13 @@ class App:
     ) -> str:
         if isinstance(other, str):
             return other
-        if modules.get(other.name) is not other:
+        known = other.name
+        if modules.get(known) is not other:
             raise GraphError(
                 f"module {name!r} {kind} {other!r}, which is not registered in app {self.name!r}",
-                (name, other.name),
+                (name, known),
             )
-        return other.name
+        return known
 
     def check(self) -> list[str]:
         """Check the graph without running anything, and return an order of starting.
@@ -284,11 +283,12 @@ class App:
         return order, members
 
     def _member(self, module: Module, needs: list[str], wants: list[str]) -> Member:
-        if module._module_part.tasks_made is not None:
-            module._module_part.tasks_made.check_declared(self.min_repeat_interval)
-        stop_timeout = module._module_spec.stop_timeout
+        part, spec = module._module_part, module._module_spec
+        if part.tasks_made is not None:
+            part.tasks_made.check_declared(self.min_repeat_interval)
+        stop_timeout = spec.stop_timeout
         limit = 0.75 * (self._settings.stop_timeout if stop_timeout is None else stop_timeout)
-        for declared in module._module_part.declared:
+        for declared in part.declared:
             if declared.grace_period > limit:
                 raise ValueError(
                     f"grace_period of {declared.name!r} in module {module.name!r} must be at most "
@@ -296,12 +296,12 @@ class App:
                     f"got {declared.grace_period!r}"
                 )
         return Member(
-            module._module_part,
-            module._module_spec.restart,
-            module._module_spec.start_timeout,
+            part,
+            spec.restart,
+            spec.start_timeout,
             stop_timeout,
-            tuple(dict.fromkeys(needs)),
-            tuple(name for name in wants if name not in needs),
+            tuple(dict.fromkeys(needs)) if needs else (),
+            tuple(name for name in wants if name not in needs) if wants else (),
         )
 
     def _wish(self) -> list[str]:
