@@ -217,7 +217,7 @@ class _Patience(Generic[ItemT]):
             if _waits(entry):
                 due.append(entry[2])
         self.soonest = self._heap[0][0] if self._heap else math.inf
-        return due
+        return list(dict.fromkeys(due))  # a limit can be set to what it was
 
 
 def _waits(entry: Entry[ItemT]) -> bool:
