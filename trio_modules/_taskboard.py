@@ -193,7 +193,7 @@ class TaskBoard:
         task._tasks.at.pop(task, None)
         rhythm = task._rhythm
         if rhythm is not None and rhythm.cron is not None:
-            self.plan_next(task, rhythm)
+            self.plan_next(task, rhythm, wall)
             if rhythm.misfire == "skip" and late > rhythm.jitter + CLOCK_CHECK:
                 return
         if not task.queued:
@@ -204,14 +204,16 @@ class TaskBoard:
         else:
             self.line_up(task, rank, trio.current_time())
 
-    def plan_next(self, task: BaseTask, rhythm: Rhythm) -> None:
-        """The task is due when its rhythm says."""
+    def plan_next(self, task: BaseTask, rhythm: Rhythm, served: datetime | None = None) -> None:
+        """The task is due when its rhythm says; not again at the wall time that was served."""
         late = self._rng.uniform(0, rhythm.jitter) if rhythm.jitter else 0.0
         task._planned = True
         if rhythm.cron is None:
             self.schedule(task, trio.current_time() + rhythm.interval + late)
             return
         now = self.clock.now()
+        if served is not None and served > now:  # rounded, or a clock that goes slow
+            now = served
         task._handled = now
         wall = rhythm.cron.next_after(now) + timedelta(seconds=late)
         self.schedule(task, self.clock.to_trio(wall), wall)
