@@ -223,9 +223,10 @@ class ModuleTasks:
 
     def execute(self, task: BaseTask, runner: _Runner) -> None:
         """Hand the task to a runner."""
+        if task._decided:
+            task._decided = False
         rhythm = task._rhythm
         if rhythm is not None:
-            task._decided = False
             if rhythm.cron is None and task._planned:
                 assert self.board is not None
                 self.board.unschedule(task)  # one interval after the end of this
