@@ -118,6 +118,11 @@ class TaskBoard:
         task._tasks.pending[task] = None
         self._board.enqueue(task, rank, now, task._delay)
 
+    def rejoin(self, task: BaseTask, rank: Rank, now: float) -> None:
+        """The task, whose execution has ended, joins the line; `succeed` has to follow."""
+        self.line_up(task, rank, now)
+        self._set_wake()  # its longest delay may be the first to be over
+
     def set_delay(self, task: BaseTask) -> None:
         """The longest delay of a queued task has changed."""
         self._board.set_delay(task, task._delay)

@@ -335,7 +335,7 @@ class ModuleTasks:
         if rhythm is not None and task._due is None and not task._decided:
             board.plan_next(task, rhythm)
         if again is not None:
-            board.line_up(task, again, now)
+            board.rejoin(task, again, now)
 
     # ------------------------------------------------------------ runners
 
