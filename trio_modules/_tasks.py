@@ -426,7 +426,7 @@ class BaseTask(Item):
 
     # ------------------------------------------------------------ end
 
-    def cancel(self) -> None:
+    def cancel(self) -> Self:
         """Cancel it for good: it leaves queue and schedule, its execution is cancelled (seed)."""
         self._cancelled = True
         tasks = self._tasks
@@ -437,6 +437,7 @@ class BaseTask(Item):
         else:
             self._again = None
             self._runner.cancel(f"task {self.name!r} was cancelled")
+        return self
 
     async def wait(self) -> object:
         """Wait until an execution ends: the present one or, without one, the next (ours).
