@@ -131,6 +131,8 @@ class TaskBoard:
     def schedule(self, task: BaseTask, when: float, wall: datetime | None = None) -> None:
         """The task is due at that time, *wall* being the same on the wall clock if that counts."""
         task._tasks.pending[task] = None
+        if task._retry is not None:
+            task._retry = None
         self._board.schedule(task, when)
         if wall is not None:
             self._by_wall[task] = wall
@@ -143,8 +145,20 @@ class TaskBoard:
     def unschedule(self, task: BaseTask) -> None:
         """The task isn't due at any time."""
         self._board.unschedule(task)
+        if task._retry is not None:
+            task._retry = None
         if self._by_wall:
             self._by_wall.pop(task, None)
+
+    def retry(self, task: BaseTask, when: float) -> None:
+        """The task is due once more at that time, unless it is executed earlier than that."""
+        due = task._due
+        if due is not None and due[0] <= when:
+            return
+        later = None if due is None else (due[0], self._by_wall.get(task))
+        assert task._queued_in is not None
+        self.schedule(task, when)
+        task._retry = task._queued_in, later
 
     def withdraw(self, task: BaseTask) -> None:
         """The task is neither queued nor scheduled."""
@@ -195,15 +209,21 @@ class TaskBoard:
             if late < -ROUNDING:
                 self.schedule(task, trio.current_time() - late, wall)
                 return
-        task._tasks.at.pop(task, None)
+        context, later = task._retry or (None, None)
+        if context is None:
+            task._tasks.at.pop(task, None)
         rhythm = task._rhythm
-        if rhythm is not None and rhythm.cron is not None:
+        if later is not None:
+            self.schedule(task, *later)
+        elif rhythm is not None and rhythm.cron is not None:
             self.plan_next(task, rhythm, wall)
             if rhythm.misfire == "skip" and late > rhythm.jitter + CLOCK_CHECK:
                 return
+        if context is not None:
+            task._retry = None
         if not task.queued:
-            task._queued_in = task._scheduled_in
-        rank = Rank.FRONT if task.attempt == 1 else Rank.PLAIN
+            task._queued_in = context or task._scheduled_in
+        rank = Rank.FRONT if context is None else Rank.PLAIN
         if task._runner is not None:
             task._run_again(rank)
         else:

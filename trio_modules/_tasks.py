@@ -214,6 +214,8 @@ class BaseTask(Item):
     _rhythm: Rhythm | None = None
     _handled: datetime | None = None  # up to when its cron line was seen to
     _result: _Result | None = None
+    # While it is due for a retry: the context of that, and the time that comes after it.
+    _retry: tuple[Context, tuple[float, datetime | None] | None] | None = None
 
     def __init__(self, tasks: TaskOwner, fn: TaskFn, name: str) -> None:
         self._due = None

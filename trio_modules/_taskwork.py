@@ -291,12 +291,8 @@ class ModuleTasks:
         board = self.board
         assert board is not None
         task.attempt += 1
-        when = trio.current_time() + retry.after
-        if task._decided and task._due is not None and task._due[0] <= when:
-            return  # it will be executed earlier than that
-        task._scheduled_in = task._scheduled_in or task._queued_in
         task._planned = False
-        board.schedule(task, when)
+        board.retry(task, trio.current_time() + retry.after)
 
     def not_begun(self, runner: _Runner, task: BaseTask) -> None:
         """A runner was cancelled before it could begin what it had taken."""
