@@ -76,7 +76,7 @@ class ModuleTasks:
         self._context: Context | None = None
         self._idle: list[_Runner] = []
         self._runners: dict[trio.lowlevel.Task, None] = {}
-        self.known_fn: object = None
+        self.known_fn: object = object()  # None is nobody's function
         self.known_name = ""
 
     # ------------------------------------------------------------ tasks
