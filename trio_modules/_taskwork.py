@@ -157,7 +157,13 @@ class ModuleTasks:
     # ------------------------------------------------------------ declared tasks
 
     def declare(self, declared: DeclaredTask, *, at_once: bool) -> None:
-        """Take a declaration; *at_once* if the module is up already."""
+        """Take a declaration; *at_once* if the module is up already.
+
+        Raises:
+            ValueError: if the app runs and it repeats itself too fast for it.
+        """
+        if self.board is not None:
+            self._check_interval(declared, self.board.min_interval)
         self._declared.append(declared)
         if declared.at is not None:
             self.at[declared.task] = declared.at
@@ -167,12 +173,16 @@ class ModuleTasks:
     def check_declared(self, min_interval: float) -> None:
         """Raise `ValueError` if something declared repeats itself too fast for the app."""
         for each in self._declared:
-            if each.rhythm is not None and 0 < each.rhythm.interval < min_interval:
-                raise ValueError(
-                    f"every of task {each.task.name!r} in module {self.module.name!r} must be at "
-                    f"least the app's min_repeat_interval of {min_interval:g} s, "
-                    f"got {each.rhythm.interval!r}; for anything faster use Module.every"
-                )
+            self._check_interval(each, min_interval)
+
+    def _check_interval(self, declared: DeclaredTask, min_interval: float) -> None:
+        rhythm = declared.rhythm
+        if rhythm is not None and 0 < rhythm.interval < min_interval:
+            raise ValueError(
+                f"every of task {declared.task.name!r} in module {self.module.name!r} must be at "
+                f"least the app's min_repeat_interval of {min_interval:g} s, "
+                f"got {rhythm.interval!r}; for anything faster use Module.every"
+            )
 
     def arm_declared(self) -> None:
         """The module has started: its declared tasks are scheduled."""
