@@ -236,10 +236,9 @@ class ModuleTasks:
         if task._decided:
             task._decided = False
         rhythm = task._rhythm
-        if rhythm is not None:
-            if rhythm.cron is None and task._planned:
-                assert self.board is not None
-                self.board.unschedule(task)  # one interval after the end of this
+        if rhythm is not None and rhythm.cron is None and task._planned:
+            assert self.board is not None
+            self.board.unschedule(task)  # one interval after the end of this
         self.started += 1
         task._runner = runner
         runner.task = task
