@@ -104,6 +104,8 @@ class ModuleTasks:
     def forget(self, task: BaseTask, why: str) -> None:
         """Nothing of the task is pending any more: nobody need wait for it."""
         self.pending.pop(task, None)
+        if task._rhythm is not None:
+            task._rhythm = None
         if task._result is not None:
             task._settle(TaskCancelled(self.module.name, task.name, why))
 
@@ -320,6 +322,8 @@ class ModuleTasks:
             self._go_on(task, board, now)
         if task._due is None and not task._queued:
             del self.pending[task]
+            if task._rhythm is not None:
+                task._rhythm = None
             if task._result is not None:
                 task._settle(self._error_of(task, None))
         following = board.succeed(task, now)
