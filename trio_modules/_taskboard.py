@@ -158,6 +158,7 @@ class TaskBoard:
         later = None if due is None else (due[0], self._by_wall.get(task))
         assert task._queued_in is not None
         self.schedule(task, when)
+        task._planned = False
         task._retry = task._queued_in, later
 
     def withdraw(self, task: BaseTask) -> None:

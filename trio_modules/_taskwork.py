@@ -302,7 +302,6 @@ class ModuleTasks:
         board = self.board
         assert board is not None
         task.attempt += 1
-        task._planned = False
         board.retry(task, trio.current_time() + retry.after)
 
     def not_begun(self, runner: _Runner, task: BaseTask) -> None:
