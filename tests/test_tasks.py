@@ -759,6 +759,26 @@ async def test_a_task_that_scheduled_itself_once_can_be_repeated(
     assert runs == [0, 10, 70, 130]
 
 
+@pytest.mark.parametrize("running", [False, True])
+async def test_a_repetition_that_was_taken_out_is_over(
+    autojump_clock: MockClock, running: bool
+) -> None:
+    """schedule(None) ends a repetition, now and after a restart of the module."""
+    jobs = Jobs()
+    app = App(jobs.module)
+    async with app:
+        task = jobs.task("x", 5, 1).repeat(60)
+        if running:
+            task.queue()
+            await trio.sleep(1)
+        task.schedule(None)
+        await trio.sleep(100)
+        await app.restart("m")
+        task.queue()
+        await trio.sleep(200)
+        assert task.runs == 1 + running
+
+
 async def test_repeat_begins_at_the_end_of_a_running_execution(autojump_clock: MockClock) -> None:
     """repeat() while the task runs counts its first interval from that end."""
     jobs = Jobs()
@@ -2290,6 +2310,18 @@ async def test_a_declared_interval_below_the_minimum(autojump_clock: MockClock) 
     async with App(jobs.module, min_repeat_interval=30):
         await trio.sleep(40)
     assert jobs.times == {"x": [30]}
+
+
+async def test_a_declared_interval_below_the_minimum_in_an_added_module(
+    autojump_clock: MockClock,
+) -> None:
+    """a module that comes later is checked, too, before anything of it runs."""
+    jobs = Jobs(Module("late"))
+    jobs.module.task(jobs.job("x"), every=30)
+    async with App(Module("m")) as app:
+        with pytest.raises(ValueError, match=r"60 s.*Module\.every"):
+            await app.add(jobs.module)
+        assert "late" not in app
 
 
 async def test_an_interval_below_the_minimum_declared_while_running(

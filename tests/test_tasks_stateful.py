@@ -559,4 +559,4 @@ def test_the_model_finds_a_lost_schedule(monkeypatch: pytest.MonkeyPatch) -> Non
     steps: list[tuple[Any, ...]] = [("schedule", "a", 40.0), ("queue", ["a"], PLAIN)]
     with pytest.raises(BaseException, match=r".") as caught:
         play(1, 1, KINDS, steps)
-    assert "next_run" in repr(caught.getrepr(style="short"))  # type: ignore[no-untyped-call]
+    assert "next_run" in str(caught.getrepr(style="short"))
