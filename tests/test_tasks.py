@@ -740,6 +740,15 @@ async def test_scheduling_from_outside_while_it_waits_moves_the_repeat(
     assert jobs.times == {"x": [10, 70]}
 
 
+async def test_queueing_keeps_the_schedule_of_a_repeated_task(autojump_clock: MockClock) -> None:
+    """what a repeated task was scheduled for by hand, a queued run before it doesn't take away."""
+    jobs = Jobs()
+    async with App(jobs.module):
+        jobs.task("x").repeat(60).schedule(30).queue()
+        await trio.sleep(100)
+    assert jobs.times == {"x": [0, 30, 90]}
+
+
 async def test_a_task_that_scheduled_itself_once_can_be_repeated(
     autojump_clock: MockClock,
 ) -> None:
@@ -910,6 +919,7 @@ async def test_a_task_cancelled_while_it_runs_is_cancelled(autojump_clock: MockC
         task.queue().schedule_after(20)
         task.repeat(60).cancel()
         assert task.executing
+        assert not task.queued
         await let_run()
         assert not task.executing
         assert (task.runs, other.runs) == (1, 1)
@@ -1211,7 +1221,7 @@ async def test_a_stop_takes_a_task_out_and_it_can_be_used_again(
         task.queue()
         assert str(await task.wait()).startswith("x ")
         task.schedule_after(10)
-        await trio.sleep(20)
+        await trio.sleep(300)
         assert task.runs == before + 2
 
 
@@ -2098,10 +2108,11 @@ async def test_a_declared_task_runs_in_the_apps_context(autojump_clock: MockCloc
     assert painter.seen == ["entered", "entered"]
 
 
-@pytest.mark.parametrize("order", ["body", "other module", "itself", "schedule"])
+@pytest.mark.parametrize("order", ["body", "start", "other module", "itself", "schedule"])
 async def test_a_task_knows_its_module_and_app(autojump_clock: MockClock, order: str) -> None:
     """current_module() and current_app() are those of the task, whoever has queued it."""
-    a, b = Module("a"), Module("b")
+    a = Module("a")
+    b = Module("b", depends_on=[a])
     app = App(a, b)
     seen: list[tuple[Module, App]] = []
 
@@ -2120,12 +2131,14 @@ async def test_a_task_knows_its_module_and_app(autojump_clock: MockClock, order:
         task.queue()
         await trio.lowlevel.checkpoint()
 
+    if order == "start":
+        b.on_start(worker)
     async with app:
         if order == "body":
             task.queue()
         elif order == "schedule":
             task.schedule_after(5)
-        else:
+        elif order != "start":
             (b if order == "other module" else a).start_worker(worker)
         await trio.sleep(10)
     assert seen == [(a, app)] * 2
