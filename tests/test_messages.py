@@ -24,9 +24,12 @@ from trio_modules import (
     ModuleOffline,
     Resource,
     Restart,
+    Retry,
     ShutdownError,
     StartError,
     StopError,
+    Task,
+    TaskCancelled,
     UndeclaredDependency,
     serve,
     supervise,
@@ -178,6 +181,10 @@ async def needs_one(value: int) -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def needs_one_task(task: Task) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 def not_async() -> None:
     """Stand for a function that the user forgot to make async."""
 
@@ -264,6 +271,8 @@ DECLARATIONS: list[tuple[str, Callable[[Module, Any], object]]] = [
     ("worker", lambda module, fn: module.worker(fn)),
     ("service_worker", lambda module, fn: module.service_worker(fn)),
     ("every", lambda module, fn: module.every(1, fn)),
+    ("task", lambda module, fn: module.task(fn)),
+    ("new_task", lambda module, fn: module.new_task(fn)),
     ("start_service_worker", lambda module, fn: module.start_service_worker(fn)),
     ("guarded", lambda module, fn: module.guarded(fn)),
     ("Module(prep=)", lambda module, fn: Module("other", prep=fn)),
@@ -272,6 +281,9 @@ DECLARATIONS: list[tuple[str, Callable[[Module, Any], object]]] = [
     ("App(prep=)", lambda module, fn: App(module, prep=fn)),
     ("App(command=)", lambda module, fn: App(module, command=fn)),
 ]
+
+# What calls the function with one argument, or with what comes later.
+TAKES_ONE = {"guarded", "task", "new_task"}
 
 
 @pytest.mark.parametrize(("name", "declare"), DECLARATIONS, ids=[name for name, _ in DECLARATIONS])
@@ -284,8 +296,8 @@ def test_a_sync_function(name: str, declare: Callable[[Module, Any], object]) ->
 
 @pytest.mark.parametrize(
     ("name", "declare"),
-    [entry for entry in DECLARATIONS if entry[0] != "guarded"],
-    ids=[name for name, _ in DECLARATIONS if name != "guarded"],
+    [entry for entry in DECLARATIONS if entry[0] not in TAKES_ONE],
+    ids=[name for name, _ in DECLARATIONS if name not in TAKES_ONE],
 )
 def test_a_signature_that_does_not_fit(name: str, declare: Callable[[Module, Any], object]) -> None:
     """a function that can't take its arguments is named at the declaration."""
@@ -324,6 +336,9 @@ WORK: list[tuple[str, Callable[[Module], object]]] = [
     ("start_worker", lambda module: module.start_worker(nothing)),
     ("start_service_worker", lambda module: module.start_service_worker(nothing)),
     ("nursery", lambda module: module.nursery),
+    ("queue", lambda module: module.new_task(needs_one_task).queue()),
+    ("schedule", lambda module: module.new_task(needs_one_task).schedule(5)),
+    ("repeat", lambda module: module.new_task(needs_one_task).repeat(60)),
 ]
 
 
@@ -342,6 +357,28 @@ async def test_running_a_worker_of_an_offline_module() -> None:
     with pytest.raises(ModuleOffline) as caught:
         await Module("web").run_worker(nothing)
     assert says(caught.value, "'web'", "DEAD")
+
+
+async def test_orders_for_a_task_that_can_not_be_followed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """what a task can't do is said with its name and its module's, or with the argument."""
+    web = Module("web")
+    async with App(web):
+        task = web.new_task(needs_one_task, "sweep")
+        with pytest.raises(ValueError, match="interval") as too_fast:
+            task.repeat(5)
+        assert says(too_fast.value, "at least", "60 s", "got 5", "Module.every")
+        with pytest.raises(ValueError, match="at") as too_early:
+            task.schedule(-5)
+        assert says(too_early.value, "got -5", "schedule_after")
+        with pytest.raises(RuntimeError) as not_pending:
+            await task.wait()
+        assert says(not_pending.value, "'sweep'", "'web'", "neither queued nor scheduled")
+        task.cancel()
+        with pytest.raises(TaskCancelled) as cancelled:
+            task.queue()
+        assert says(cancelled.value, "'sweep'", "'web'", "was cancelled")
 
 
 def pool_of(module: Module) -> Resource[str]:
@@ -451,6 +488,10 @@ TIMES: list[tuple[str, Callable[[float], object]]] = [
     ("within", lambda value: Restart(within=value)),
     ("interval", lambda value: Module("db").every(value, nothing)),
     ("jitter", lambda value: Module("db").every(1, nothing, jitter=value)),
+    ("after", Retry),
+    ("every", lambda value: Module("db").task(needs_one_task, every=value)),
+    ("jitter", lambda value: Module("db").task(needs_one_task, every=60, jitter=value)),
+    ("seconds", lambda value: Module("db").new_task(needs_one_task).max_delay(value)),
     ("grace_period", lambda value: Module("db").worker(nothing, grace_period=value)),
     ("backoff", lambda value: Module("db").service_worker(nothing, backoff=value)),
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import cast
 
 __all__ = ["Cron", "check_zone"]
@@ -32,13 +32,14 @@ class Cron:
         ImportError: without the extra ``cron``.
     """
 
-    __slots__ = ("_zone", "line")
+    __slots__ = ("_fixed", "_zone", "line")
 
     def __init__(self, line: str, zone: tzinfo) -> None:
         if not isinstance(line, str):
             raise TypeError(f"cron must be a string like '0 3 * * *', got {line!r}")
         self.line = line
         self._zone = zone
+        self._fixed = _has_seconds_and_fixed_time(line)
         try:
             next(self._occurrences(_ANY_DAY))
         except StopIteration:
@@ -57,7 +58,24 @@ class Cron:
         raise OverflowError(f"cron {self.line!r} matches no more after {moment!r}")
 
     def _occurrences(self, moment: datetime) -> Iterator[datetime]:
-        return _cronsim()(self.line, moment.astimezone(self._zone))
+        local = moment.astimezone(self._zone)
+        if not self._fixed:
+            return _cronsim()(self.line, local)
+        found = _cronsim()(self.line, local.replace(tzinfo=None))
+        return (_existing(each.replace(tzinfo=self._zone, fold=0)) for each in found)
+
+
+def _has_seconds_and_fixed_time(line: str) -> bool:
+    """Whether it is up to us to see to the changes of the clocks: cronsim does for five fields."""
+    fields = line.split()
+    return len(fields) == 6 and not fields[1].startswith("*") and not fields[2].startswith("*")
+
+
+def _existing(local: datetime) -> datetime:
+    """The time itself, or when the hour that lacks would have been over."""
+    while local != local.astimezone(timezone.utc).astimezone(local.tzinfo):
+        local = local.replace(second=0) + timedelta(minutes=1)
+    return local
 
 
 @functools.cache

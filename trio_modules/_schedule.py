@@ -227,7 +227,7 @@ class Patience(Generic[ItemT]):
             if _waits(entry):
                 due.append(entry[2])
         self.soonest = self._heap[0][0] if self._heap else math.inf
-        return due
+        return list(dict.fromkeys(due))  # a limit can be set to what it was
 
 
 def _waits(entry: Entry[ItemT]) -> bool:
@@ -244,7 +244,8 @@ class Board(Generic[ItemT]):
     Args:
         limit: how many items hold a place at a time.
         has_room: whether those who share the machine leave any.
-        came_due: called with each item that is due; it lets it join the line, or doesn't.
+        came_due: called with all items that are due, the earliest first; it lets them join the
+            line, or doesn't.
         begin: called with each item that begins; in the end it is given to `release`.
     """
 
@@ -264,7 +265,7 @@ class Board(Generic[ItemT]):
         self,
         limit: int,
         has_room: Callable[[], bool],
-        came_due: Callable[[ItemT], None],
+        came_due: Callable[[list[ItemT]], None],
         begin: Callable[[ItemT], None],
     ) -> None:
         self.limit = limit
@@ -344,9 +345,10 @@ class Board(Generic[ItemT]):
     def move(self, now: float) -> None:
         """Do all that is to be done at this time."""
         if self._agenda.next_time() <= now:
-            for item in reversed(self._agenda.pop_due(now)):  # each goes to the front
+            due = self._agenda.pop_due(now)
+            for item in due:
                 item._due = None
-                self._came_due(item)
+            self._came_due(due)
         for item in self._patience.pop_due(now):
             self.withdraw(item)
             item._since = now

@@ -119,6 +119,11 @@ class TaskBoard:
         task._tasks.pending[task] = None
         self._board.enqueue(task, rank, now, task._delay)
 
+    def rejoin(self, task: BaseTask, rank: Rank, now: float) -> None:
+        """The task, whose execution has ended, joins the line; `succeed` has to follow."""
+        self.line_up(task, rank, now)
+        self._set_wake()  # its longest delay may be the first to be over
+
     def set_delay(self, task: BaseTask) -> None:
         """The longest delay of a queued task has changed."""
         self._board.set_delay(task, task._delay)
@@ -127,6 +132,8 @@ class TaskBoard:
     def schedule(self, task: BaseTask, when: float, wall: datetime | None = None) -> None:
         """The task is due at that time, *wall* being the same on the wall clock if that counts."""
         task._tasks.pending[task] = None
+        if task._retry is not None:
+            task._retry = None
         self._board.schedule(task, when)
         if wall is not None:
             self._by_wall[task] = wall
@@ -139,8 +146,21 @@ class TaskBoard:
     def unschedule(self, task: BaseTask) -> None:
         """The task isn't due at any time."""
         self._board.unschedule(task)
+        if task._retry is not None:
+            task._retry = None
         if self._by_wall:
             self._by_wall.pop(task, None)
+
+    def retry(self, task: BaseTask, when: float) -> None:
+        """The task is due once more at that time, unless it is executed earlier than that."""
+        due = task._due
+        if due is not None and due[0] <= when:
+            return
+        later = None if due is None else (due[0], self._by_wall.get(task))
+        assert task._queued_in is not None
+        self.schedule(task, when)
+        task._planned = False
+        task._retry = task._queued_in, later
 
     def withdraw(self, task: BaseTask) -> None:
         """The task is neither queued nor scheduled."""
@@ -182,7 +202,16 @@ class TaskBoard:
         self._timer = None
         self.move()
 
-    def _came_due(self, task: BaseTask) -> None:
+    def _came_due(self, tasks: list[BaseTask]) -> None:
+        """The times of these tasks have come, the earliest first."""
+        for task in reversed(tasks):  # each goes to the front, but those that try again
+            if task._retry is None:
+                self._is_due(task)
+        for task in tasks:
+            if task._retry is not None:
+                self._is_due(task)
+
+    def _is_due(self, task: BaseTask) -> None:
         """The time of a task has come, if it really has: a wall clock may have been set back."""
         wall = self._by_wall.pop(task, None)
         late = 0.0
@@ -191,15 +220,21 @@ class TaskBoard:
             if late < -ROUNDING:
                 self.schedule(task, trio.current_time() - late, wall)
                 return
-        task._tasks.at.pop(task, None)
+        context, later = task._retry or (None, None)
+        if context is None:
+            task._tasks.at.pop(task, None)
         rhythm = task._rhythm
-        if rhythm is not None and rhythm.cron is not None:
+        if later is not None:
+            self.schedule(task, *later)
+        elif rhythm is not None and rhythm.cron is not None:
             self._plan_by_cron(task, rhythm, rhythm.cron, task._moment if task._planned else None)
             if rhythm.misfire == "skip" and late > CLOCK_CHECK:
                 return
+        if context is not None:
+            task._retry = None
         if not task.queued:
-            task._queued_in = task._scheduled_in
-        rank = Rank.FRONT if task.attempt == 1 else Rank.PLAIN
+            task._queued_in = context or task._scheduled_in
+        rank = Rank.FRONT if context is None else Rank.PLAIN
         if task._runner is not None:
             task._run_again(rank)
         else:

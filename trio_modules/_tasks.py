@@ -214,6 +214,8 @@ class BaseTask(Item):
     last_error: BaseException | None = None
     _decided: bool = False  # whether it was scheduled since it began
     _moment: datetime | None = None  # the match of its cron line that it waits for
+    # While it is due for a retry: the context of that, and the time that comes after it.
+    _retry: tuple[Context, tuple[float, datetime | None] | None] | None = None
 
     def __init__(self, tasks: TaskOwner, fn: TaskFn, name: str) -> None:
         self._due = None
@@ -431,7 +433,7 @@ class BaseTask(Item):
 
     # ------------------------------------------------------------ end
 
-    def cancel(self) -> None:
+    def cancel(self) -> Self:
         """Cancel it for good: it leaves queue and schedule, its execution is cancelled (seed)."""
         self._cancelled = True
         tasks = self._tasks
@@ -442,6 +444,7 @@ class BaseTask(Item):
         else:
             self._again = None
             self._runner.cancel(f"task {self.name!r} was cancelled")
+        return self
 
     async def wait(self) -> object:
         """Wait until an execution ends: the present one or, without one, the next (ours).

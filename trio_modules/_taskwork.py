@@ -76,7 +76,7 @@ class ModuleTasks:
         self._context: Context | None = None
         self._idle: list[_Runner] = []
         self._runners: dict[trio.lowlevel.Task, None] = {}
-        self.known_fn: object = None
+        self.known_fn: object = object()  # None is nobody's function
         self.known_name = ""
 
     # ------------------------------------------------------------ tasks
@@ -104,6 +104,8 @@ class ModuleTasks:
     def forget(self, task: BaseTask, why: str) -> None:
         """Nothing of the task is pending any more: nobody need wait for it."""
         self.pending.pop(task, None)
+        if task._rhythm is not None:
+            task._rhythm = None
         if task._result is not None:
             task._settle(TaskCancelled(self.module.name, task.name, why))
 
@@ -157,7 +159,13 @@ class ModuleTasks:
     # ------------------------------------------------------------ declared tasks
 
     def declare(self, declared: DeclaredTask, *, at_once: bool) -> None:
-        """Take a declaration; *at_once* if the module is up already."""
+        """Take a declaration; *at_once* if the module is up already.
+
+        Raises:
+            ValueError: if the app runs and it repeats itself too fast for it.
+        """
+        if self.board is not None:
+            self._check_interval(declared, self.board.min_interval)
         self._declared.append(declared)
         if declared.at is not None:
             self.at[declared.task] = declared.at
@@ -167,12 +175,16 @@ class ModuleTasks:
     def check_declared(self, min_interval: float) -> None:
         """Raise `ValueError` if something declared repeats itself too fast for the app."""
         for each in self._declared:
-            if each.rhythm is not None and 0 < each.rhythm.interval < min_interval:
-                raise ValueError(
-                    f"every of task {each.task.name!r} in module {self.module.name!r} must be at "
-                    f"least the app's min_repeat_interval of {min_interval:g} s, "
-                    f"got {each.rhythm.interval!r}; for anything faster use Module.every"
-                )
+            self._check_interval(each, min_interval)
+
+    def _check_interval(self, declared: DeclaredTask, min_interval: float) -> None:
+        rhythm = declared.rhythm
+        if rhythm is not None and 0 < rhythm.interval < min_interval:
+            raise ValueError(
+                f"every of task {declared.task.name!r} in module {self.module.name!r} must be at "
+                f"least the app's min_repeat_interval of {min_interval:g} s, "
+                f"got {rhythm.interval!r}; for anything faster use Module.every"
+            )
 
     def arm_declared(self) -> None:
         """The module has started: its declared tasks are scheduled."""
@@ -223,12 +235,12 @@ class ModuleTasks:
 
     def execute(self, task: BaseTask, runner: _Runner) -> None:
         """Hand the task to a runner."""
-        rhythm = task._rhythm
-        if rhythm is not None:
+        if task._decided:
             task._decided = False
-            if rhythm.cron is None and task._planned:
-                assert self.board is not None
-                self.board.unschedule(task)  # one interval after the end of this
+        rhythm = task._rhythm
+        if rhythm is not None and rhythm.cron is None and task._planned:
+            assert self.board is not None
+            self.board.unschedule(task)  # one interval after the end of this
         self.started += 1
         task._runner = runner
         runner.task = task
@@ -289,12 +301,7 @@ class ModuleTasks:
         board = self.board
         assert board is not None
         task.attempt += 1
-        when = trio.current_time() + retry.after
-        if task._decided and task._due is not None and task._due[0] <= when:
-            return  # it will be executed earlier than that
-        task._scheduled_in = task._scheduled_in or task._queued_in
-        task._planned = False
-        board.schedule(task, when)
+        board.retry(task, trio.current_time() + retry.after)
 
     def not_begun(self, runner: _Runner, task: BaseTask) -> None:
         """A runner was cancelled before it could begin what it had taken."""
@@ -313,6 +320,8 @@ class ModuleTasks:
             self._go_on(task, board, now)
         if task._due is None and not task._queued:
             del self.pending[task]
+            if task._rhythm is not None:
+                task._rhythm = None
             if task._result is not None:
                 task._settle(self._error_of(task, None))
         following = board.succeed(task, now)
@@ -333,7 +342,7 @@ class ModuleTasks:
         if rhythm is not None and task._due is None and not task._decided:
             board.plan_next(task, rhythm)
         if again is not None:
-            board.line_up(task, again, now)
+            board.rejoin(task, again, now)
 
     # ------------------------------------------------------------ runners
 
