@@ -80,7 +80,6 @@ class Life:
         "_late",
         "_late_timer",
         "_module",
-        "_parked",
         "_reported",
         "_reporter",
         "_start_timer",
@@ -112,7 +111,6 @@ class Life:
         self._reporter = reporter
         self.start_timeout = start_timeout
         self.main_task: trio.lowlevel.Task | None = None
-        self._parked: trio.lowlevel.Task | None = None
         self._late_timer: Timer | None = None
         self._interruptible: dict[trio.CancelScope, None] | None = None
         self._reset()
@@ -212,9 +210,9 @@ class Life:
                     await self._wind_up()
                 else:
                     self._come_online()
-                    self._parked = self.main_task
+                    trio.lowlevel.current_task().custom_sleep_data = self
                     try:
-                        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+                        await trio.lowlevel.wait_task_rescheduled(_give_up)
                     except trio.Cancelled:
                         self._fell()
                         raise
@@ -592,18 +590,24 @@ class Life:
 
     async def _park(self) -> None:
         """Wait for `_wake`: an event that costs nothing, since ten thousand modules wait here."""
-        self._parked = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+        trio.lowlevel.current_task().custom_sleep_data = self
+        await trio.lowlevel.wait_task_rescheduled(_give_up)
 
-    def _unpark(self, _: object) -> trio.lowlevel.Abort:
-        self._parked = None
-        return trio.lowlevel.Abort.SUCCEEDED
+    @property
+    def _parked(self) -> bool:
+        """Whether its task waits for `_wake`; Trio takes the mark away from whoever goes on."""
+        return self.main_task is not None and self.main_task.custom_sleep_data is self
 
     def _wake(self) -> bool:
-        task, self._parked = self._parked, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
-        return task is not None
+        if not self._parked:
+            return False
+        assert self.main_task is not None
+        trio.lowlevel.reschedule(self.main_task)
+        return True
+
+
+def _give_up(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.SUCCEEDED
 
 
 def _unwrapped(exc: BaseException) -> BaseException:
