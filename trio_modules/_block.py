@@ -185,8 +185,6 @@ class AppRun:
         life = Life(
             part,
             self.supervisor,
-            self.timers,
-            self.reporter,
             settings.start_timeout if start_timeout is None else start_timeout,
         )
         life.unit = Unit(

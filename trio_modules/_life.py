@@ -47,6 +47,8 @@ class LivingModule(HasMainTask, Protocol):
     @property
     def stop_functions(self) -> Sequence[AsyncFn]: ...
     @property
+    def timers(self) -> Timers: ...
+    @property
     def services(self) -> dict[str, ServiceWorker] | None: ...
 
     @property
@@ -63,32 +65,65 @@ class LivingModule(HasMainTask, Protocol):
     def run_ended(self) -> None: ...
 
 
+class _Extras:
+    """What few runs ever have: lifespans and their scopes, timers, errors.
+
+    Attributes:
+        entry_scope, exit_scope: the two around the lifespans, see the head of this file.
+        start_timer: set while the start waits for something.
+        timed_out, waiting: whether the start ran out of time, and where everything was then.
+        cause, reported: why it crashed or did not start, and whether that is reported.
+        failures: what else went wrong.
+        stop_scope: the one around the stop function that runs.
+        late, late_timer, expired: the seconds that what follows has when the stop is overdue,
+            the timer of that, and whether that is over, too.
+    """
+
+    __slots__ = (
+        "cause",
+        "entry_scope",
+        "exit_scope",
+        "expired",
+        "failures",
+        "late",
+        "late_timer",
+        "reported",
+        "start_timer",
+        "stop_scope",
+        "timed_out",
+        "waiting",
+    )
+
+    def __init__(self) -> None:
+        self.cause: BaseException | None = None
+        self.reported = self.timed_out = self.expired = False
+        self.failures: tuple[BaseException, ...] = ()
+        self.waiting = ""
+        self.late: float | None = None
+        self.start_timer: Timer | None = None
+        self.late_timer: Timer | None = None
+        self.entry_scope: trio.CancelScope | None = None
+        self.exit_scope: trio.CancelScope | None = None
+        self.stop_scope: trio.CancelScope | None = None
+
+
+#: Those of a run that has none; never changed.
+_NO_EXTRAS = _Extras()
+
+
 class Life:
     """The runs of one module, one after another; see `Startable` for what the supervisor calls."""
 
     __slots__ = (
-        "_cause",
         "_completed",
         "_crashed",
-        "_entry_scope",
-        "_exit_scope",
-        "_expired",
+        "_extras",
         "_failed",
-        "_failures",
         "_holding",
         "_interruptible",
-        "_late",
-        "_late_timer",
         "_module",
-        "_reported",
-        "_reporter",
-        "_start_timer",
-        "_stop_scope",
         "_supervisor",
-        "_timed_out",
-        "_timers",
         "_turn",
-        "_waiting",
         "function_runs",
         "main_task",
         "start_timeout",
@@ -101,35 +136,26 @@ class Life:
         self,
         module: LivingModule,
         supervisor: Supervisor,
-        timers: Timers,
-        reporter: Reporter,
         start_timeout: float,
     ) -> None:
         self._module = module
         self._supervisor = supervisor
-        self._timers = timers
-        self._reporter = reporter
         self.start_timeout = start_timeout
         self.main_task: trio.lowlevel.Task | None = None
-        self._late_timer: Timer | None = None
         self._interruptible: dict[trio.CancelScope, None] | None = None
         self._reset()
 
     def _reset(self) -> None:
         self.function_runs = False
         self._turn = self._failed = self._crashed = self._completed = False
-        self._expired = False
-        self._cause: BaseException | None = None
-        self._reported = False
-        self._failures: list[BaseException] | None = None
         self._holding: set[ServiceWorker] | None = None
-        self._start_timer: Timer | None = None
-        self._timed_out = False
-        self._waiting = ""
-        self._late: float | None = None
-        self._entry_scope: trio.CancelScope | None = None
-        self._exit_scope: trio.CancelScope | None = None
-        self._stop_scope: trio.CancelScope | None = None
+        self._extras = _NO_EXTRAS
+
+    def _with_extras(self) -> _Extras:
+        """The extras of this run, to set one of them."""
+        if self._extras is _NO_EXTRAS:
+            self._extras = _Extras()
+        return self._extras
 
     # ------------------------------------------------------------ the run
 
@@ -154,19 +180,19 @@ class Life:
         self._end()
 
     async def _in_lifespans(self, resources: Sequence[Resource[object]]) -> None:
-        self._entry_scope = trio.CancelScope()
-        self._exit_scope = trio.CancelScope()
+        extras = self._with_extras()
+        extras.entry_scope, extras.exit_scope = trio.CancelScope(), trio.CancelScope()
         self._arm_start()
-        with self._entry_scope, self._exit_scope:
+        with extras.entry_scope, extras.exit_scope:
             entered: list[Resource[object]] = []
             if await self._enter(resources, entered):
                 await self._work(alone=False)
                 await self._finish()
             self._module.stop_triggering()
-            self._exit_scope.shield = True
+            extras.exit_scope.shield = True
             self._arm_late()
-            if self._expired:
-                self._exit_scope.cancel(reason=self._late_reason)
+            if extras.expired:
+                extras.exit_scope.cancel(reason=self._late_reason)
             await self._leave(entered)
 
     async def _enter(
@@ -242,7 +268,7 @@ class Life:
         """Cancel what still works, those with a grace period when that is over."""
         workers = self._module.workers
         self._stop_services()
-        workers.cancel(self.reason, with_grace=not (self._crashed or self._expired))
+        workers.cancel(self.reason, with_grace=not (self._crashed or self._extras.expired))
         if workers.guests:
             await workers.guests_left()
 
@@ -327,20 +353,23 @@ class Life:
     def _fail(self, cause: BaseException | None) -> None:
         """The start failed: undo it. The cause may still be on its way, in the nursery."""
         self._failed = True
-        self._cause = self._cause or cause
+        extras = self._with_extras()
+        extras.cause = extras.cause or cause
         self._supervisor.failing(self.unit, "its start failed")
 
     def _arm_start(self) -> None:
-        if self._start_timer is None and not self._turn:
-            self._start_timer = self._timers.after(self.start_timeout, self._start_overdue)
+        if self._extras.start_timer is None and not self._turn:
+            self._with_extras().start_timer = self._module.timers.after(
+                self.start_timeout, self._start_overdue
+            )
 
     def _disarm_start(self) -> None:
-        if self._start_timer is not None:
-            self._start_timer.cancel()
+        if self._extras.start_timer is not None:
+            self._extras.start_timer.cancel()
 
     def _start_overdue(self) -> None:
-        self._waiting = self.stacks()
-        self._timed_out = True
+        extras = self._with_extras()
+        extras.waiting, extras.timed_out = self.stacks(), True
         self._failed = True
         self._supervisor.failing(self.unit, f"it did not start within {self.start_timeout:g} s")
 
@@ -368,8 +397,8 @@ class Life:
             self._fail(exc)
             return True
         if self.unit.status is ModuleStatus.ONLINE:
-            self._cause = exc
-            self._reported = True
+            extras = self._with_extras()
+            extras.cause, extras.reported = exc, True
             self._fall(shown(exc))
             return False
         self._keep(exc)
@@ -429,8 +458,8 @@ class Life:
         nursery = self._module.workers.nursery
         if nursery is not None:
             nursery.cancel_scope.cancel(reason=self.reason)
-        elif self._entry_scope is not None and not self._completed:
-            self._entry_scope.cancel(reason=self.reason)
+        elif self._extras.entry_scope is not None and not self._completed:
+            self._extras.entry_scope.cancel(reason=self.reason)
 
     def _stop_services(self) -> None:
         for worker in list((self._module.services or {}).values()):
@@ -438,23 +467,24 @@ class Life:
 
     async def _run_stop_functions(self) -> None:
         for fn in reversed(self._module.stop_functions):
-            self._stop_scope = trio.CancelScope(shield=True)
-            if self._expired:
-                self._stop_scope.cancel(reason=self._late_reason)
-            with self._stop_scope:
+            extras = self._with_extras()
+            extras.stop_scope = trio.CancelScope(shield=True)
+            if extras.expired:
+                extras.stop_scope.cancel(reason=self._late_reason)
+            with extras.stop_scope:
                 await self._call_late(fn)
-        self._stop_scope = None
+            extras.stop_scope = None
 
     def hurry(self, seconds: float) -> None:
         """See `Startable`."""
         workers = self._module.workers
         if workers.nursery is not None:
             workers.cancel(self._late_reason, with_grace=False)
-        elif self._stop_scope is not None:
-            self._stop_scope.cancel(reason=self._late_reason)
-        elif self._exit_scope is not None and self._exit_scope.shield:
-            self._exit_scope.cancel(reason=self._late_reason)
-        self._late = seconds
+        elif self._extras.stop_scope is not None:
+            self._extras.stop_scope.cancel(reason=self._late_reason)
+        elif self._extras.exit_scope is not None and self._extras.exit_scope.shield:
+            self._extras.exit_scope.cancel(reason=self._late_reason)
+        self._with_extras().late = seconds
         if not seconds:
             self._expire()
         elif self._in_last_stage:
@@ -462,18 +492,20 @@ class Life:
 
     def _arm_late(self) -> None:
         """What went before has outlasted its time: what follows has as much once more."""
-        if self._late and self._late_timer is None:
-            self._late_timer = self._timers.after(self._late, self._expire)
+        if self._extras.late and self._extras.late_timer is None:
+            self._with_extras().late_timer = self._module.timers.after(
+                self._extras.late, self._expire
+            )
 
     @property
     def _in_last_stage(self) -> bool:
-        if self._stop_scope is not None:
+        if self._extras.stop_scope is not None:
             return True
-        return self._exit_scope is not None and self._exit_scope.shield
+        return self._extras.exit_scope is not None and self._extras.exit_scope.shield
 
     def _expire(self) -> None:
-        self._expired = True
-        for scope in (self._stop_scope, self._exit_scope):
+        self._with_extras().expired = True
+        for scope in (self._extras.stop_scope, self._extras.exit_scope):
             if scope is not None and scope.shield:
                 scope.cancel(reason=self._late_reason)
 
@@ -492,8 +524,12 @@ class Life:
             if caught.fatal:
                 self._crashed = False  # the shutdown that it begins is all that follows
             return
-        if (self._crashed or self._failed) and self._cause is None and not self._timed_out:
-            self._cause = failure
+        if (
+            (self._crashed or self._failed)
+            and self._extras.cause is None
+            and not self._extras.timed_out
+        ):
+            self._with_extras().cause = failure
         else:
             self._keep(failure)
 
@@ -504,44 +540,48 @@ class Life:
         failure = caught.failure
         if failure is None:
             return
-        if (self._crashed and self._cause is None) or (
-            self._failed and self._cause is None and not self._timed_out
+        if (self._crashed and self._extras.cause is None) or (
+            self._failed and self._extras.cause is None and not self._extras.timed_out
         ):
-            self._cause = failure
+            self._with_extras().cause = failure
         else:
             self._keep(failure)
 
     def _keep(self, failure: BaseException) -> None:
-        if self._failures is None:
-            self._failures = []
-        self._failures.append(failure)
+        extras = self._with_extras()
+        extras.failures = (*extras.failures, failure)
 
     def _ending(self) -> Ending:
-        if not (self._failed or self._crashed or self._failures):
+        if not (self._failed or self._crashed or self._extras.failures):
             return _WELL
         start_error = None
         if self._failed:
-            timeout = self.start_timeout if self._timed_out else None
-            start_error = StartError(self._module.name, "start", self._waiting, timeout)
-            start_error.__cause__ = self._cause
+            timeout = self.start_timeout if self._extras.timed_out else None
+            start_error = StartError(self._module.name, "start", self._extras.waiting, timeout)
+            start_error.__cause__ = self._extras.cause
         return Ending(
             start_error=start_error,
             crashed=self._crashed,
-            cause=self._cause,
-            reported=self._reported,
-            failures=tuple(self._failures or ()),
+            cause=self._extras.cause,
+            reported=self._extras.reported,
+            failures=self._extras.failures,
         )
 
     def closed(self) -> None:
         """See `Startable`."""
-        if self._late_timer is not None:
-            self._late_timer.cancel()
-            self._late_timer = None
+        if self._extras.late_timer is not None:
+            self._extras.late_timer.cancel()
         self._reset()
         self._interruptible = None
         self._module.run_ended()
 
     # ------------------------------------------------------------ small change
+
+    @property
+    def _reporter(self) -> Reporter:
+        reporter = self._module.workers.reporter
+        assert reporter is not None
+        return reporter
 
     @property
     def reason(self) -> str:
@@ -568,13 +608,15 @@ class Life:
 
     def extend_timeout(self, seconds: float) -> None:
         """Move the present deadline."""
-        timer = self._start_timer
+        timer = self._extras.start_timer
         if self.unit.status is ModuleStatus.STARTING:
             self._arm_start()
-            timer = self._start_timer
+            timer = self._extras.start_timer
             assert timer is not None
             timer.cancel()
-            self._start_timer = self._timers.at(timer.when + seconds, self._start_overdue)
+            self._with_extras().start_timer = self._module.timers.at(
+                timer.when + seconds, self._start_overdue
+            )
         else:
             self._supervisor.extend(self.unit, seconds)
 
