@@ -21,7 +21,7 @@ from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartN
 from trio_modules._reports import ModuleError
 from trio_modules._util import shown
 
-__all__ = ["Caught", "Reporter", "asked_for", "take_apart"]
+__all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "take_apart"]
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
@@ -40,6 +40,11 @@ class Caught:
     passing: BaseException | None
     fatal: tuple[BaseException, ...]
     failure: BaseException | None
+
+
+def is_ordinary(exc: BaseException) -> bool:
+    """Whether *exc* is a failure and nothing else at first sight, as nearly all are."""
+    return isinstance(exc, Exception) and not isinstance(exc, BaseExceptionGroup)
 
 
 def take_apart(exc: BaseException) -> Caught:

@@ -19,7 +19,7 @@ import trio
 from trio_modules._backoff import Restart, RestartTracker
 from trio_modules._context import owner_var
 from trio_modules._failure import FailureLevel, FailureStatus
-from trio_modules._reporting import asked_for, take_apart
+from trio_modules._reporting import asked_for, is_ordinary, take_apart
 from trio_modules._timers import Timers
 from trio_modules._util import check_async, check_call, check_count, check_seconds, shown
 from trio_modules._workers import Workers, WorkingModule
@@ -301,14 +301,10 @@ class ServiceWorker:
         self._module.logger.info("service worker %s ended: %s", self.name, why)
 
     def _failed(self, exc: BaseException) -> float | None:
-        reporter = self._module.workers.reporter
-        assert reporter is not None
-        caught = take_apart(exc)
-        reporter.pass_on(caught)
-        failure = caught.failure
+        workers = self._module.workers
+        assert workers.reporter is not None
+        failure, is_all = (exc, True) if is_ordinary(exc) else self._taken_apart(exc)
         if failure is None:
-            if caught.passing is not None and not caught.fatal:
-                raise caught.passing
             return None
         self.last_error = failure
         asked = asked_for(failure)
@@ -316,29 +312,44 @@ class ServiceWorker:
         delay, raised = None, False
         if asked.module:
             raised = self._module.crash(failure)
-        elif caught.passing is None and not (self._stopping or self._cancelled):
-            delay, raised = self._next_delay(failure, now, asked.now, message)
+        elif is_all and workers.stop_began is None and not self._cancelled:
+            delay = self._tracker.failed(self._began, now, self._rng, immediate=asked.now)
+            raised = self._expect_restart(failure, delay, message, now)
         if not raised:
-            severity = "info" if asked.quiet else "panic"
-            where = (self._module.name, self.name, "service-worker")
-            reporter.caught(failure, *where, severity, message, now)
+            kind, severity = "service-worker", "info" if asked.quiet else "panic"
+            workers.reporter.caught(
+                failure, self._module.name, self.name, kind, severity, message, now
+            )
         return delay
 
-    def _next_delay(
-        self, failure: BaseException, now: float, immediate: bool, message: str
-    ) -> tuple[float | None, bool]:
-        """The delay, and whether *failure* is raised by somebody, so that it needs no report."""
-        delay = self._tracker.failed(self._began, now, self._rng, immediate=immediate)
+    def _taken_apart(self, exc: BaseException) -> tuple[BaseException | None, bool]:
+        """What of *exc* is a failure, None for nothing, and whether that is all of it."""
+        caught = take_apart(exc)
+        assert self._module.workers.reporter is not None
+        self._module.workers.reporter.pass_on(caught)
+        if caught.failure is None and caught.passing is not None and not caught.fatal:
+            raise caught.passing
+        return caught.failure, caught.passing is None
+
+    def _expect_restart(
+        self, failure: BaseException, delay: float | None, message: str, now: float
+    ) -> bool:
+        """Say what comes next; whether *failure* is raised by somebody, so needs no report."""
         if delay is None:
-            return None, self._give_up(failure, message)
-        self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {message}", now)
-        return delay, False
+            return self._give_up(failure, message)
+        why = f"restarting after {message}"
+        self._module.set_failure(
+            FailureStatus(FailureLevel.WARNING, f"{self.name}:restarting", why, "", now)
+        )
+        return False
 
     def _give_up(self, failure: BaseException, message: str) -> bool:
         self._enter("gave-up")
         self._module.resolve_failure(f"{self.name}:restarting")
         message = f"gave up after {self._tracker.crashes} failures, the last was {message}"
-        self._set_failure(FailureLevel.ERROR, "gave-up", message, self.since)
+        self._module.set_failure(
+            FailureStatus(FailureLevel.ERROR, f"{self.name}:gave-up", message, since=self.since)
+        )
         return self._module.crash(failure)
 
     async def _pause(self, delay: float) -> None:
@@ -377,9 +388,6 @@ class ServiceWorker:
     def _enter(self, state: Literal["running", "backoff", "waiting", "gave-up"]) -> None:
         self.state = state
         self.since = trio.current_time()
-
-    def _set_failure(self, level: FailureLevel, kind: str, message: str, now: float) -> None:
-        self._module.set_failure(FailureStatus(level, f"{self.name}:{kind}", message, since=now))
 
     def _ended(self) -> None:
         if self.state != "gave-up":
