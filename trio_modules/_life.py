@@ -258,7 +258,7 @@ class Life:
     async def _drain(self) -> None:
         """Let the hooks handle what they have, for at most half of the time, beside the workers."""
         module = self._module
-        in_a_hurry = self._crashed or self._expired or self._supervisor.hurrying
+        in_a_hurry = self._crashed or self._extras.expired or self._supervisor.hurrying
         if module.has_to_drain and not in_a_hurry:
             began = module.workers.stop_began
             assert began is not None
