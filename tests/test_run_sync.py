@@ -455,5 +455,7 @@ async def test_without_the_extra_the_error_says_what_to_install() -> None:
 
 async def test_importing_the_package_doesnt_import_trio_parallel() -> None:
     """the extra is loaded when it is used, not before."""
-    ended = await run_python("-c", "import trio_modules, sys; print('trio_parallel' in sys.modules)")
+    ended = await run_python(
+        "-c", "import trio_modules, sys; print('trio_parallel' in sys.modules)"
+    )
     assert ended.stdout.strip() == "False", (ended, sys.path)
