@@ -23,7 +23,6 @@ from trio_modules import (
     Priority,
     Restart,
     RestartModule,
-    ShutdownError,
     StartError,
     StopError,
     Task,
@@ -805,7 +804,7 @@ async def use_every_way(module: Module) -> list[ModuleOffline]:
     errors.append(caught.value)
     for where in ("thread", "process"):
         with pytest.raises(ModuleOffline) as caught:
-            await module.run_sync_microtask(int, where=where)  # type: ignore[arg-type]
+            await module.run_sync_microtask(int, where=where)
         errors.append(caught.value)
     return errors
 
@@ -1016,15 +1015,19 @@ async def test_a_genuine_cancelled_is_not_reported(autojump_clock: MockClock) ->
     assert group.exceptions == (error,)
 
 
+async def start_failing(module: Module, error: BaseException) -> None:
+    module.start_microtask(fail, error)
+    await trio.sleep_forever()
+
+
 async def test_a_keyboard_interrupt_begins_a_shutdown(autojump_clock: MockClock) -> None:
     """Ctrl-C in a started microtask passes every guard and leaves the block."""
     m = Module("m")
     app = App(m)
     with pytest.raises(KeyboardInterrupt):
-        async with app:
-            m.start_microtask(fail, KeyboardInterrupt())
-            await trio.sleep_forever()
+        await reports_of(app, partial(start_failing, m, KeyboardInterrupt()))
     assert work(app, "m") == (1, 0, 1)
+    assert app.last_error is None
 
 
 async def test_a_group_is_split(autojump_clock: MockClock) -> None:
@@ -1032,17 +1035,14 @@ async def test_a_group_is_split(autojump_clock: MockClock) -> None:
     m = Module("m")
     error = ValueError("also")
     app = App(m)
-    async with app.reports() as reports:
-        with pytest.raises(BaseException) as caught:  # noqa: PT011, B017
-            async with app:
-                group = BaseExceptionGroup("both", [SystemExit(3), error])
-                m.start_microtask(fail, group)
-                await trio.sleep_forever()
-        found = [report async for report in reports]
-    assert "SystemExit(3)" in repr(caught.value)
-    assert [report.task_type for report in found] == ["microtask"]
-    assert isinstance(found[0].exception, ExceptionGroup)
-    assert found[0].exception.exceptions == (error,)
+    group = BaseExceptionGroup("both", [SystemExit(3), error])
+    with pytest.raises(SystemExit, match="3"):
+        await reports_of(app, partial(start_failing, m, group))
+    report = app.last_error
+    assert report is not None
+    assert report.task_type == "microtask"
+    assert isinstance(report.exception, ExceptionGroup)
+    assert report.exception.exceptions == (error,)
 
 
 async def test_restart_module_restarts_the_module(autojump_clock: MockClock) -> None:
@@ -1065,9 +1065,7 @@ async def test_restart_module_beyond_the_budget_ends_the_app(autojump_clock: Moc
     """RestartModule spends the budget of the module as any other crash."""
     m = Module("m", restart=ONE_SHOT)
     with pytest.raises(ModuleCrashed):
-        async with App(m):
-            m.start_microtask(fail, RestartModule())
-            await trio.sleep_forever()
+        await reports_of(App(m), partial(start_failing, m, RestartModule()))
 
 
 async def test_the_callers_cancellation_wins(autojump_clock: MockClock) -> None:

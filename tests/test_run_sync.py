@@ -389,7 +389,7 @@ async def test_cancellation_kills_the_process_at_once(fifo: Path) -> None:
 
 @needs_processes
 async def test_a_stop_kills_the_process_of_a_microtask(fifo: Path) -> None:
-    """a module that stops kills the process that works for it, and the caller gets ModuleOffline."""
+    """a module that stops kills the process of its microtask; the caller gets ModuleOffline."""
     m = Module("m", enabled=True)
     async with App(m, managed=True) as app:
         async with trio.open_nursery() as nursery:
