@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import (
     cancellable_workers,
+    events,
     idle_memory,
     microtasks,
     restarts,
@@ -33,6 +34,7 @@ WORKS: tuple[Work, ...] = (
     stop_modules.WORK,
     *tasks.WORKS,
     *microtasks.WORKS,
+    *events.WORKS,
 )
 SCALES = {"µs": 1e6, "B": 1.0}
 ROW = "{:<22} {:>12} {:>12} {:>7} {:>7} {:>13}  {}"

@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_events",
         "_lifecycle",
     ),
-    "services": ("_services", "_taskboard", "_microtasks", "_elsewhere"),
+    "services": ("_services", "_taskboard", "_microtasks", "_elsewhere", "_hooks"),
     "work": ("_taskwork",),
     "life": ("_life",),
     "part": ("_part",),

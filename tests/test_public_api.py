@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FACE = frozenset({
-    "App", "AppStatus", "Backoff", "Change", "CleanExit", "FailureLevel", "FailureStatus",
-    "GraphError", "Module", "ModuleCrashed", "ModuleError", "ModuleOffline", "ModuleStatus",
-    "Priority", "Resource", "Restart", "RestartModule", "RestartNow", "Retry", "ServiceWorker",
-    "ShutdownError", "StartError", "StopError", "Task", "TaskCancelled", "TaskFailed",
-    "UndeclaredDependency", "current_app", "current_module", "is_panic", "run", "serve",
-    "supervise",
+    "App", "AppStatus", "Backoff", "Change", "CleanExit", "Event", "EventDeadlock",
+    "FailureLevel", "FailureStatus", "GraphError", "Module", "ModuleCrashed", "ModuleError",
+    "ModuleOffline", "ModuleStatus", "Occurrence", "Overflow", "Priority", "Resource",
+    "Restart", "RestartModule", "RestartNow", "Retry", "ServiceWorker", "ShutdownError",
+    "StartError", "StopError", "Task", "TaskCancelled", "TaskFailed", "UndeclaredDependency",
+    "current_app", "current_module", "is_panic", "run", "serve", "supervise",
 })  # fmt: skip
 PACKAGE = Path(trio_modules.__file__).parent
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef

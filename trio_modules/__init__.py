@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from trio_modules._app import App, current_app
 from trio_modules._backoff import Backoff, Restart
+from trio_modules._events import Occurrence, Overflow
 from trio_modules._exceptions import (
     CleanExit,
+    EventDeadlock,
     GraphError,
     ModuleCrashed,
     ModuleOffline,
@@ -19,7 +21,7 @@ from trio_modules._exceptions import (
     UndeclaredDependency,
 )
 from trio_modules._failure import FailureLevel, FailureStatus
-from trio_modules._module import Module, Task, current_module
+from trio_modules._module import Event, Module, Task, current_module
 from trio_modules._reports import ModuleError, is_panic
 from trio_modules._resources import Resource
 from trio_modules._run import run, serve
@@ -34,6 +36,8 @@ __all__ = [
     "Backoff",
     "Change",
     "CleanExit",
+    "Event",
+    "EventDeadlock",
     "FailureLevel",
     "FailureStatus",
     "GraphError",
@@ -42,6 +46,8 @@ __all__ = [
     "ModuleError",
     "ModuleOffline",
     "ModuleStatus",
+    "Occurrence",
+    "Overflow",
     "Priority",
     "Resource",
     "Restart",

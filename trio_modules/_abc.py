@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Protocol
 
 import attrs
@@ -37,7 +38,7 @@ class Startable(Protocol):
     left. All others are synchronous: they only say what `live` should do next.
     """
 
-    async def live(self) -> None:
+    def live(self) -> Coroutine[object, object, None]:
         """Run from STARTING to the moment before OFFLINE, and say so; never raises."""
 
     def begin_stop(self) -> None:

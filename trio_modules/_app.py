@@ -16,8 +16,10 @@ import trio
 from trio_modules._block import AppRun, Member, Settings
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import current_owner
+from trio_modules._events import Occurrence
 from trio_modules._exceptions import GraphError, ModuleOffline, StartError
 from trio_modules._failure import NO_FAILURE, FailureLevel, FailureStatus
+from trio_modules._hooks import EventRoom, ModuleEvents
 from trio_modules._lifecycle import Ticket, Unit
 from trio_modules._module import Module, current_module
 from trio_modules._order import check_known, near_misses, topological_order
@@ -146,6 +148,7 @@ class App:
         self._view = MappingProxyType(self._modules)
         self._reporter = Reporter(stderr=stderr_reporting, fatal=self._fatal)
         self._changes: Broadcast[Change] = Broadcast()
+        self._room = EventRoom()
         self._run: AppRun | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
         self._started: trio.Event | None = None
@@ -237,15 +240,13 @@ class App:
 
     def _edges(self, modules: Mapping[str, Module], kind: str) -> dict[str, list[str]]:
         edges = {}
+        hard = kind == "depends on"
         for name, module in modules.items():
-            others = (
-                module._module_spec.depends_on
-                if kind == "depends on"
-                else module._module_spec.wants
-            )
+            spec = module._module_spec
+            others = spec.depends_on if hard else spec.wants
             edges[name] = [self._known_name(modules, name, kind, other) for other in others]
-            if kind == "depends on" and module._module_spec.owner is not None:
-                edges[name].append(module._module_spec.owner.name)
+            if hard and spec.owner is not None:
+                edges[name].append(spec.owner.name)
         return edges
 
     def _known_name(
@@ -253,12 +254,13 @@ class App:
     ) -> str:
         if isinstance(other, str):
             return other
-        if modules.get(other.name) is not other:
+        known = other.name
+        if modules.get(known) is not other:
             raise GraphError(
                 f"module {name!r} {kind} {other!r}, which is not registered in app {self.name!r}",
-                (name, other.name),
+                (name, known),
             )
-        return other.name
+        return known
 
     def check(self) -> list[str]:
         """Check the graph without running anything, and return an order of starting.
@@ -277,14 +279,16 @@ class App:
         check_known(wants, "wants")
         order = topological_order({name: needs[name] + wants[name] for name in modules})
         members = {name: self._member(modules[name], needs[name], wants[name]) for name in modules}
+        _find_events(modules)
         return order, members
 
     def _member(self, module: Module, needs: list[str], wants: list[str]) -> Member:
-        if module._module_part.tasks_made is not None:
-            module._module_part.tasks_made.check_declared(self.min_repeat_interval)
-        stop_timeout = module._module_spec.stop_timeout
+        part, spec = module._module_part, module._module_spec
+        if part.tasks_made is not None:
+            part.tasks_made.check_declared(self.min_repeat_interval)
+        stop_timeout = spec.stop_timeout
         limit = 0.75 * (self._settings.stop_timeout if stop_timeout is None else stop_timeout)
-        for declared in module._module_part.declared:
+        for declared in part.declared:
             if declared.grace_period > limit:
                 raise ValueError(
                     f"grace_period of {declared.name!r} in module {module.name!r} must be at most "
@@ -292,12 +296,12 @@ class App:
                     f"got {declared.grace_period!r}"
                 )
         return Member(
-            module._module_part,
-            module._module_spec.restart,
-            module._module_spec.start_timeout,
+            part,
+            spec.restart,
+            spec.start_timeout,
             stop_timeout,
-            tuple(dict.fromkeys(needs)),
-            tuple(name for name in wants if name not in needs),
+            tuple(dict.fromkeys(needs)) if needs else (),
+            tuple(name for name in wants if name not in needs) if wants else (),
         )
 
     def _wish(self) -> list[str]:
@@ -333,7 +337,10 @@ class App:
         self._reporter.readers.lost = self._changes.lost = 0
         self._set_clock()
         clock = WallClock(self.now, virtual=self._wall_zero is not None)
-        run = AppRun(self, self._settings, members, self._reporter, self._changes, clock)
+        self._room.everything.lost = 0
+        run = AppRun(
+            self, self._settings, members, self._reporter, self._changes, clock, self._room
+        )
         run.on_shutdown = self._on_shutdown
         run.on_started = self.started.set
         run.on_removed = self._strike
@@ -365,6 +372,7 @@ class App:
         self._started = self._shutting_down = None
         self._reporter.readers.end()
         self._changes.end()
+        self._room.everything.end()
 
     def _on_shutdown(self) -> None:
         assert self._run is not None
@@ -708,6 +716,30 @@ class App:
         async with self._changes.subscribe(buffer) as channel:
             yield channel
 
+    @asynccontextmanager
+    async def subscribe(
+        self, buffer: int = 100
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[Occurrence]]:
+        """A channel of all events of all modules from here on (ours).
+
+        It may be entered before the app and ends with the app's run. A reader that lags loses the
+        oldest, which is counted in the status.
+
+        Args:
+            buffer: how many events may wait for the reader, at least 1.
+        """
+        try:
+            async with self._room.everything.subscribe(buffer) as channel:
+                self._watch_events()
+                yield channel
+        finally:
+            self._watch_events()
+
+    def _watch_events(self) -> None:
+        for module in self._modules.values():
+            if module._module_part.events_made is not None:
+                module._module_part.events_made.watch()
+
     @property
     def health(self) -> FailureStatus:
         """The worst failure of all modules, the newest among equals."""
@@ -745,6 +777,7 @@ class App:
                 executions=executions,
                 reports_lost=self._reporter.readers.lost,
                 changes_lost=self._changes.lost,
+                events_lost=self._room.everything.lost + _lost_events(self._modules),
             ),
             limits=Limits(
                 max_concurrent_restarts=self.max_concurrent_restarts,
@@ -862,6 +895,29 @@ async def _finished(begin: Callable[[Callable[[Ticket], None]], None]) -> None:
     await over.wait()
     if errors:
         raise errors[0]
+
+
+def _find_events(modules: Mapping[str, Module]) -> None:
+    """Find what all hooks are on.
+
+    Raises:
+        GraphError: if there is no such event.
+    """
+    known = list(modules)
+
+    def lookup(name: str) -> ModuleEvents | None:
+        module = modules.get(name)
+        return None if module is None else module._module_part.events_made
+
+    for module in modules.values():
+        events = module._module_part.events_made
+        if events is not None:
+            events.find(lookup, known)
+
+
+def _lost_events(modules: Mapping[str, Module]) -> int:
+    made = (module._module_part.events_made for module in modules.values())
+    return sum(events.lost for events in made if events is not None)
 
 
 def _checked_rng(rng: random.Random | None) -> random.Random:

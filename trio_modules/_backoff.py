@@ -140,7 +140,9 @@ class RestartTracker:
         self.failures += 1
         if not self._within_budget(now):
             return None
-        return 0.0 if immediate else backoff.delay(self.failures, rng)
+        if immediate or not backoff.initial:
+            return 0.0
+        return backoff.delay(self.failures, rng)
 
     def _within_budget(self, now: float) -> bool:
         limit = self.policy.max_restarts

@@ -28,6 +28,7 @@ from trio_modules._exceptions import (
     StopError,
 )
 from trio_modules._failure import FailureLevel, FailureStatus
+from trio_modules._hooks import EventRoom, ModuleEvents
 from trio_modules._life import Life
 from trio_modules._lifecycle import NO_TIME, Supervisor, Ticket, Unit
 from trio_modules._microtasks import Slots
@@ -94,6 +95,7 @@ class AppRun:
         reporter: Reporter,
         changes: Broadcast[Change],
         clock: WallClock,
+        events: EventRoom,
     ) -> None:
         self.state = "starting"
         self.reason: str | None = None
@@ -127,7 +129,7 @@ class AppRun:
         self._settings = settings
         self._changes = changes
         self._seq = 0
-        self._host = self._make_host(app)
+        self._host = self._make_host(app, events)
         self._initial: frozenset[str] = frozenset()
         self._root_nursery: trio.Nursery | None = None
         self._entering = True
@@ -143,8 +145,20 @@ class AppRun:
             self._make_unit(member)
         for member in members.values():
             self.attach(member)
+        self._link(members.values())
 
-    def _make_host(self, app: object) -> Host:
+    def _link(self, members: Iterable[Member]) -> None:
+        """Tie the hooks of these modules to the events that they are on."""
+        for member in members:
+            if member.part.events_made is not None:
+                member.part.events_made.link(self.events_of)
+
+    def events_of(self, name: str) -> ModuleEvents | None:
+        """The events and hooks of the module of that name, if it has any."""
+        part = self.parts.get(name)
+        return None if part is None else part.events_made
+
+    def _make_host(self, app: object, events: EventRoom) -> Host:
         return Host(
             app=app,
             supervisor=self.supervisor,
@@ -154,6 +168,8 @@ class AppRun:
             board=self.board,
             slots=self.slots,
             processes=self.processes,
+            events=events,
+            events_of=self.events_of,
             rng=self._settings.rng,
             context=copy_context(),
             failure_changed=self._failure_changed,
@@ -198,6 +214,7 @@ class AppRun:
             self._make_unit(member)
         for member in members:
             self.attach(member)
+        self._link(members)
         return [member.part.unit for member in members]
 
     def detach_all(self) -> None:
@@ -413,6 +430,7 @@ class AppRun:
     def _all_started(self, _: Ticket) -> None:
         if self.reason is None:
             self.state = "running"
+            self._initial = frozenset()
             self._body_runs = True  # a shutdown from here on has to cancel it first
             self.on_started()
             self._entered.set()
@@ -487,8 +505,6 @@ class AppRun:
             self._publish(part, before, unit.status, worst, worst)
 
     def _failure_changed(self, part: Part, before: FailureStatus, after: FailureStatus) -> None:
-        if before is after:
-            return
         self._seq += 1
         if self._changes:
             self._publish(part, part.status, part.status, before, after)

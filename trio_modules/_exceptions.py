@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BaseExceptionGroup",
     "CleanExit",
+    "EventDeadlock",
     "ExceptionGroup",
     "GraphError",
     "ModuleCrashed",
@@ -109,6 +110,25 @@ class ProcessDied(RuntimeError):
 
     def __str__(self) -> str:
         return f"the process of microtask {self.task!r} of module {self.module!r} has died"
+
+
+class EventDeadlock(RuntimeError):
+    """A trigger would wait for something that waits for it; nobody has got the event.
+
+    Attributes:
+        event: the event, as "module/event".
+        hook: the hook that it would wait for, as "module/hook".
+        why: why that hook can't go on.
+    """
+
+    def __init__(self, event: str, hook: str, why: str) -> None:
+        super().__init__(event, hook, why)
+        self.event = event
+        self.hook = hook
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"triggering {self.event!r} would wait for hook {self.hook!r} for ever: {self.why}"
 
 
 class GraphError(ValueError):

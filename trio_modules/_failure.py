@@ -45,15 +45,16 @@ NO_FAILURE = FailureStatus()
 class FailureLog:
     """The failures that one module has now, one per id, in the order in which they were set.
 
-    *changed* is called with the worst failure before and after whenever something changed.
+    *changed* is called with the worst failure before and after, whenever another one is the worst.
     """
 
-    __slots__ = ("_by_id", "_by_level", "_changed", "_view")
+    __slots__ = ("_by_id", "_by_level", "_changed", "_view", "worst")
 
     def __init__(self, changed: Callable[[FailureStatus, FailureStatus], None]) -> None:
+        self.worst = NO_FAILURE
         self._by_id: dict[str, FailureStatus] = {}
-        # The worst is asked for at every change, and a shared outage makes thousands of failures.
-        self._by_level: dict[FailureLevel, dict[str, FailureStatus]] = {}
+        # The worst may go at every change, and a shared outage makes thousands of failures.
+        self._by_level: tuple[dict[str, FailureStatus], ...] = tuple({} for _ in FailureLevel)
         self._view = MappingProxyType(self._by_id)
         self._changed = changed
 
@@ -61,36 +62,41 @@ class FailureLog:
     def by_id(self) -> Mapping[str, FailureStatus]:
         return self._view
 
-    @property
-    def worst(self) -> FailureStatus:
-        for level in (FailureLevel.ERROR, FailureLevel.WARNING, FailureLevel.HINT):
-            failures = self._by_level.get(level)
-            if failures:
-                return next(reversed(failures.values()))
-        return NO_FAILURE
-
     def set(self, failure: FailureStatus) -> FailureStatus:
         before = self.worst
-        known = self._remove(failure.id)
-        if known is not None and known.level == failure.level:
-            failure = attrs.evolve(failure, since=known.since)
+        if failure.id in self._by_id:
+            failure = self._replaced(failure)
         self._by_id[failure.id] = failure
-        self._by_level.setdefault(failure.level, {})[failure.id] = failure
-        self._changed(before, self.worst)
+        self._by_level[failure.level][failure.id] = failure
+        if failure.level and failure.level >= self.worst.level:
+            self.worst = failure
+        if self.worst is not before:
+            self._changed(before, self.worst)
         return failure
+
+    def _replaced(self, failure: FailureStatus) -> FailureStatus:
+        """*failure* in place of the one with its id, which is removed."""
+        known = self._by_id.pop(failure.id)
+        del self._by_level[known.level][known.id]
+        if known is self.worst:
+            self.worst = self._next_worst()
+        return attrs.evolve(failure, since=known.since) if known.level == failure.level else failure
 
     def resolve(self, failure_id: str) -> bool:
-        before = self.worst
-        if self._remove(failure_id) is None:
+        failure = self._by_id.pop(failure_id, None)
+        if failure is None:
             return False
-        self._changed(before, self.worst)
+        del self._by_level[failure.level][failure_id]
+        if failure is self.worst:
+            self.worst = self._next_worst()
+            self._changed(failure, self.worst)
         return True
 
-    def _remove(self, failure_id: str) -> FailureStatus | None:
-        failure = self._by_id.pop(failure_id, None)
-        if failure is not None:
-            del self._by_level[failure.level][failure_id]
-        return failure
+    def _next_worst(self) -> FailureStatus:
+        for level in (FailureLevel.ERROR, FailureLevel.WARNING, FailureLevel.HINT):
+            if failures := self._by_level[level]:
+                return next(reversed(failures.values()))
+        return NO_FAILURE
 
     def resolve_all(self, keep: str | None = None) -> None:
         for failure_id in [known for known in self._by_id if known != keep]:

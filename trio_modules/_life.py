@@ -10,7 +10,7 @@ may hold a nursery over its yield.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Protocol
 
 import trio
@@ -52,6 +52,11 @@ class LivingModule(HasMainTask, Protocol):
     @property
     def readiness_counts(self) -> bool: ...
 
+    @property
+    def has_to_drain(self) -> bool: ...
+
+    async def drain(self, deadline: float) -> None: ...
+    def stop_triggering(self) -> None: ...
     def begin_declared_work(self) -> list[ServiceWorker]: ...
     def came_online(self) -> None: ...
     def began_to_stop(self) -> None: ...
@@ -130,31 +135,36 @@ class Life:
 
     # ------------------------------------------------------------ the run
 
-    async def live(self) -> None:
+    def live(self) -> Coroutine[object, object, None]:
         """The whole run; see the head of this file."""
-        module = self._module
-        owner_var.set(module)
+        return self._live_in_lifespans() if self._module.resources else self._work(alone=True)
+
+    def _begin(self) -> bool:
+        """The first step of the task; whether it hasn't been told to stop before that."""
+        owner_var.set(self._module)
         self.main_task = trio.lowlevel.current_task()
-        if self._turn:
-            pass  # told to stop before the first step
-        elif module.resources:
-            await self._live_in_lifespans(module.resources)
-        else:
-            await self._work()
-            if (self._completed and module.stop_functions) or not self._turn:
-                await self._finish()
+        return not self._turn
+
+    def _end(self) -> None:
+        """The last step of the task."""
         self.main_task = None
         self._supervisor.ended(self.unit, self._ending())
 
-    async def _live_in_lifespans(self, resources: Sequence[Resource[object]]) -> None:
+    async def _live_in_lifespans(self) -> None:
+        if self._begin():
+            await self._in_lifespans(self._module.resources)
+        self._end()
+
+    async def _in_lifespans(self, resources: Sequence[Resource[object]]) -> None:
         self._entry_scope = trio.CancelScope()
         self._exit_scope = trio.CancelScope()
         self._arm_start()
         with self._entry_scope, self._exit_scope:
             entered: list[Resource[object]] = []
             if await self._enter(resources, entered):
-                await self._work()
+                await self._work(alone=False)
                 await self._finish()
+            self._module.stop_triggering()
             self._exit_scope.shield = True
             self._arm_late()
             if self._expired:
@@ -187,13 +197,17 @@ class Life:
         finally:
             self.function_runs = False
 
-    async def _work(self) -> None:
-        """The life of the nursery. An idle module waits in here, so this frame is all it has."""
-        workers = self._module.workers
+    async def _work(self, *, alone: bool) -> None:
+        """The life of the nursery, and *alone*, without lifespans, the whole run.
+
+        An idle module waits in here, so this frame is all it has: it holds nothing else.
+        """
+        if alone and not self._begin():
+            self._end()
+            return
         try:
-            async with trio.open_nursery() as nursery:
-                workers.nursery = nursery
-                workers.open = True
+            async with trio.open_nursery() as self._module.workers.nursery:
+                self._module.workers.open = True
                 if self._has_to_wait_for_start and not await self._start():
                     await self._wind_up()
                 else:
@@ -204,13 +218,27 @@ class Life:
                     except trio.Cancelled:
                         self._fell()
                         raise
-                    if workers.busy:
+                    if self._module.workers.busy:
+                        await self._drain()
                         await self._wind_up()
         except BaseException as exc:
             self._escaped(exc)
-        workers.nursery = None
-        if workers.guests:
-            await workers.guests_left()
+        self._module.workers.nursery = None
+        if self._module.workers.guests:
+            await self._module.workers.guests_left()
+        if alone:
+            if (self._completed and self._module.stop_functions) or not self._turn:
+                await self._finish()
+            self._end()
+
+    async def _drain(self) -> None:
+        """Let the hooks handle what they have, for at most half of the time, beside the workers."""
+        module = self._module
+        in_a_hurry = self._crashed or self._expired or self._supervisor.hurrying
+        if module.has_to_drain and not in_a_hurry:
+            began = module.workers.stop_began
+            assert began is not None
+            await module.drain(began + self.unit.stop_timeout / 2)
 
     async def _wind_up(self) -> None:
         """Cancel what still works, those with a grace period when that is over."""

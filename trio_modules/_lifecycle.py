@@ -70,9 +70,12 @@ class Unit:
         reviving: it was up, so its next start is a restart by the supervisor.
         leftover: the error of a stop that ran out of time, while it still runs.
         owned: what is removed when it stops; orphan: its owner has stopped.
+        on_wish: called when it is wanted, or able to come, and wasn't before; and the reverse.
     """
 
     __slots__ = (
+        "_restart",
+        "_tracker",
         "began",
         "bounce",
         "dependents",
@@ -83,6 +86,7 @@ class Unit:
         "name",
         "needed_by",
         "needs",
+        "on_wish",
         "orphan",
         "out",
         "out_needs",
@@ -99,7 +103,6 @@ class Unit:
         "stop_timeout",
         "stop_timer",
         "tickets",
-        "tracker",
         "turn",
         "up",
         "wanted",
@@ -111,7 +114,8 @@ class Unit:
     def __init__(self, name: str, part: Startable, restart: Restart, stop_timeout: float) -> None:
         self.name = name
         self.part = part
-        self.tracker = RestartTracker(restart)
+        self._restart = restart
+        self._tracker: RestartTracker | None = None
         self.stop_timeout = stop_timeout
         self.needs: list[Unit] = _NOBODY
         self.wants: list[Unit] = _NOBODY
@@ -130,6 +134,7 @@ class Unit:
         self.retry: Timer | None = None
         self.stop_timer: Timer | None = None
         self.tickets: list[Ticket] | None = None
+        self.on_wish: Callable[[], None] | None = None
         self.reason = ""
         self.began = 0.0
         self.restarts = 0
@@ -138,9 +143,21 @@ class Unit:
         return f"<Unit {self.name} {self.status.name}>"
 
     @property
+    def tracker(self) -> RestartTracker:
+        """What is remembered of its crashes, made on the first: few modules ever do."""
+        if self._tracker is None:
+            self._tracker = RestartTracker(self._restart)
+        return self._tracker
+
+    @property
     def wish(self) -> bool:
         """Whether it should be running right now."""
         return self.wanted and not self.bounce and not self.hold
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is wanted, and nothing that it needs has failed or given up for good."""
+        return self.wanted and not (self.out and _holds(self, _FINAL))
 
     @property
     def resting(self) -> bool:
@@ -329,6 +346,8 @@ class Supervisor:
                     unit.hold = "crashed" if unit.hold == "crashed" else ""
                     unit.bounce = unit.bounce and not unit.down
                     unit.reviving = unit.was_up = False
+                if unit.on_wish is not None:
+                    unit.on_wish()
         self._again(units)
 
     def _again(self, units: list[Unit]) -> None:
@@ -434,14 +453,16 @@ class Supervisor:
             self._stop(unit)
 
     def _start(self, unit: Unit) -> None:
-        assert self._nursery is not None
         self._alive += 1
         unit.began = trio.current_time()
         if unit.reviving:
             unit.restarts += 1
         self.set_status(unit, STARTING)
-        nursery = self._nursery
-        self._context.run(lambda: nursery.start_soon(unit.part.live, name=unit.name))
+        self._context.run(self._spawn, unit)
+
+    def _spawn(self, unit: Unit) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(unit.part.live, name=unit.name)
 
     def _stop(self, unit: Unit) -> None:
         unit.turn = True
@@ -630,6 +651,8 @@ class Supervisor:
             each.out = out
             if each.wanted_by:
                 self._refresh_rising(each)
+            if each.on_wish is not None:
+                each.on_wish()
             for other in each.needed_by:
                 other.out_needs += 1 if out else -1
                 todo.append(other)
@@ -646,11 +669,16 @@ def _with(units: list[Unit], unit: Unit) -> list[Unit]:
 
 def _is_stuck(unit: Unit) -> bool:
     """Whether it can't come by itself, and isn't on its way back from a crash either."""
+    return _holds(unit, _STUCK)
+
+
+def _holds(unit: Unit, holds: tuple[str, ...]) -> bool:
+    """Whether one of these holds it, or something that it needs."""
     todo = [unit]
     seen = {unit}
     while todo:
         each = todo.pop()
-        if each.hold in _STUCK:
+        if each.hold in holds:
             return True
         for other in each.needs:
             if other.out and other not in seen:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, overload
 
 import attrs
 import trio
@@ -16,20 +25,23 @@ import trio
 from trio_modules._backoff import Backoff, Restart
 from trio_modules._context import current_owner
 from trio_modules._elsewhere import check_portable, check_sync, in_thread
+from trio_modules._events import BaseEvent, EventModule, Overflow, data_types
 from trio_modules._exceptions import GraphError, ModuleOffline
 from trio_modules._failure import FailureLevel, FailureStatus
+from trio_modules._hooks import Hook
 from trio_modules._part import Declaration, Part
 from trio_modules._reports import ModuleError
 from trio_modules._resources import Resource
 from trio_modules._services import Grid, ServiceWorker
 from trio_modules._slots import Priority
 from trio_modules._status import ModuleStatus
-from trio_modules._tasks import BaseTask, Rhythm, check_at, check_misfire, cron_rhythm
+from trio_modules._tasks import BaseTask, Rhythm, TaskModule, check_at, check_misfire, cron_rhythm
 from trio_modules._taskwork import DeclaredTask
 from trio_modules._util import (
     callable_name,
     check_async,
     check_call,
+    check_count,
     check_identifier,
     check_names,
     check_seconds,
@@ -46,9 +58,10 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
     P = ParamSpec("P")
 
-__all__ = ["Module", "Task", "current_module"]
+__all__ = ["Event", "Module", "Task", "current_module"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 FnT = TypeVar("FnT", bound=Callable[..., Awaitable[object]])
 GenT = TypeVar("GenT")
 AsyncFn = Callable[..., Awaitable[object]]
@@ -114,9 +127,26 @@ class Task(BaseTask):
     @property
     def module(self) -> Module:
         """The module that it belongs to."""
-        face = self._tasks.module.face
-        assert isinstance(face, Module)
-        return face
+        return _face(self._tasks.module)
+
+
+class Event(BaseEvent[T]):
+    """Something that a module tells whoever has a hook on it; see `Module.event` (seed).
+
+    Each hook has a buffer of its own and sees the events in the order in which they were
+    triggered. Triggering is possible while the module is starting, online or stopping.
+
+    Attributes:
+        name: its name.
+        internal: whether it is nobody's business outside of the package that declares it.
+    """
+
+    __slots__ = ()
+
+    @property
+    def module(self) -> Module:
+        """The module that it belongs to."""
+        return _face(self._source.module)
 
 
 class Module:
@@ -855,6 +885,222 @@ class Module:
         self._module_part.declare_task(DeclaredTask(task, lasts, rhythm, at, misfire))
         return task
 
+    # ------------------------------------------------------------ events
+
+    def event(
+        self,
+        name: str,
+        data_type: type[T] | None = None,
+        *,
+        internal: bool = False,
+        check: bool = True,
+    ) -> Event[T]:
+        """An event of the module, the same object whenever it is asked for (seed: RegisterEvent).
+
+        Without a type it is typed by annotation, and its data isn't checked:
+        ``ticks: Event[list[int]] = module.event("ticks")``.
+
+        Args:
+            name: its name, non-empty and without ``/``.
+            data_type: what its data has to be, checked when it is triggered; generics by their
+                origin, and ``float`` takes an ``int``.
+            internal: mark it as nobody else's business.
+            check: whether to check the data at all.
+
+        Raises:
+            TypeError: if *data_type* is no type, or another one than before.
+        """
+        check_identifier("name", name)
+        accepted = data_types(data_type) if data_type is not None and check else None
+        events = self._module_part.own_events
+        known = events.events.get(name)
+        if known is None:
+            event: Event[T] = Event(events, name, accepted, internal)
+            events.add_event(cast("Event[object]", event))
+            return event
+        if data_type is not None and check and not known.takes(accepted):
+            raise TypeError(
+                f"data_type of {known.full_name!r} must stay the same, got {data_type!r}"
+            )
+        return cast("Event[T]", known)
+
+    @property
+    def events(self) -> Mapping[str, Event[object]]:
+        """Its events by name."""
+        made = self._module_part.events_made
+        return MappingProxyType(
+            {} if made is None else cast("dict[str, Event[object]]", made.events)
+        )
+
+    @overload
+    def hook(
+        self,
+        event: Event[T],
+        async_fn: None = None,
+        *,
+        name: str | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        concurrency: int = ...,
+        batch: None = ...,
+        retry: Backoff | None = ...,
+    ) -> Callable[[Callable[[T], Awaitable[R]]], Callable[[T], Awaitable[R]]]: ...
+    @overload
+    def hook(
+        self,
+        event: Event[T],
+        async_fn: None = None,
+        *,
+        name: str | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        concurrency: int = ...,
+        batch: int,
+        retry: Backoff | None = ...,
+    ) -> Callable[
+        [Callable[[Sequence[T]], Awaitable[R]]], Callable[[Sequence[T]], Awaitable[R]]
+    ]: ...
+    @overload
+    def hook(
+        self,
+        event: Event[T],
+        async_fn: Callable[Concatenate[T, ...], Awaitable[object]],
+        *args: object,
+        name: str | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        concurrency: int = ...,
+        batch: None = ...,
+        retry: Backoff | None = ...,
+    ) -> Callable[Concatenate[T, ...], Awaitable[object]]: ...
+    @overload
+    def hook(
+        self,
+        event: Event[T],
+        async_fn: Callable[Concatenate[Sequence[T], ...], Awaitable[object]],
+        *args: object,
+        name: str | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        concurrency: int = ...,
+        batch: int,
+        retry: Backoff | None = ...,
+    ) -> Callable[Concatenate[Sequence[T], ...], Awaitable[object]]: ...
+    @overload
+    def hook(
+        self,
+        event: str,
+        async_fn: None = None,
+        *,
+        name: str | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        concurrency: int = ...,
+        batch: int | None = ...,
+        retry: Backoff | None = ...,
+    ) -> Callable[[FnT], FnT]: ...
+    @overload
+    def hook(
+        self,
+        event: str,
+        async_fn: FnT,
+        *args: object,
+        name: str | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        concurrency: int = ...,
+        batch: int | None = ...,
+        retry: Backoff | None = ...,
+    ) -> FnT: ...
+    def hook(
+        self,
+        event: Event[T] | str,
+        async_fn: AsyncFn | None = None,
+        *args: object,
+        name: str | None = None,
+        buffer: int = 100,
+        overflow: Overflow = Overflow.WAIT,
+        concurrency: int = 1,
+        batch: int | None = None,
+        retry: Backoff | None = None,
+    ) -> object:
+        """Call a function with the data of every event, in the order triggered (seed).
+
+        The function runs in the module's nursery. It begins when both this module and the event's
+        are online; what is triggered before waits for it. A restart of the module loses nothing
+        that waits. At a stop the hook goes on until it has handled what waits for it, for at most
+        half of the stop time; what is left then is counted as dropped. An event that it has begun
+        with counts as handled; with *retry* it is given again after a restart. Declared while the
+        app runs, it goes with that run of the app; while the module runs, with that of the module.
+
+        Args:
+            event: the event, or its name as "module/event".
+            async_fn: the function, called with the data and *args*.
+            name: for logs and reports; the function's by default.
+            buffer: how many events may wait for it, at least 1.
+            overflow: what happens when more do: WAIT lets the sender wait, DROP_OLDEST and
+                DROP_NEWEST count one as dropped.
+            concurrency: how many events may be handled at a time; above 1 they begin in order.
+            batch: hand over a sequence of what is there, at most so many, without lingering.
+            retry: when the function fails, give it the same events again after this backoff, with
+                the failure warning ``<hook>:retrying`` meanwhile.
+
+        Raises:
+            TypeError, ValueError: if an argument isn't usable.
+            GraphError: while the app runs, if there is no such event; before, entering the app
+                raises it.
+            ModuleOffline: while the module stops.
+        """
+        _check_hook(event, buffer, overflow, concurrency, batch, retry)
+        if async_fn is None:
+            return functools.partial(
+                self.hook,
+                event,
+                name=name,
+                buffer=buffer,
+                overflow=overflow,
+                concurrency=concurrency,
+                batch=batch,
+                retry=retry,
+            )
+        check_async(async_fn, "hook")
+        check_call(async_fn, (None, *args), "hook")
+        label = _label(name, async_fn)
+        hook = Hook(
+            of=event if isinstance(event, str) else cast("Event[object]", event),
+            fn=_with_args(async_fn, args),
+            name=label,
+            lasts=self._module_part.lasts_now(),
+            inbox=self._module_part.own_events.new_inbox(label, buffer, overflow),
+            concurrency=concurrency,
+            batch=batch,
+            retry=retry,
+        )
+        self._module_part.add_hook(hook)
+        return async_fn
+
+    def inject_event(self, source_event: Event[object] | str, target: str, data: object) -> None:
+        """Trigger the event of another module in this one's name, like ``trigger_nowait`` (seed).
+
+        Reports and statistics show the source.
+
+        Args:
+            source_event: an event of this module, or a name for one.
+            target: the event to trigger, as "module/event".
+            data: what the hooks are called with.
+
+        Raises:
+            ModuleOffline: if this module is neither starting nor online nor stopping.
+            GraphError: if there is no such event.
+            trio.WouldBlock: if a hook that says WAIT has no room; nobody gets it then.
+            TypeError: if the data isn't of the type that the event was declared with.
+        """
+        if isinstance(source_event, str):
+            source = f"{self.name}/{check_identifier('source_event', source_event)}"
+        else:
+            source = source_event.full_name
+        self._module_part.event_to_inject(target).inject(data, source)
+
     # ------------------------------------------------------------ microtasks
 
     async def run_microtask(
@@ -1191,10 +1437,39 @@ def _policy(restart: Restart | None, backoff: float | Backoff | None) -> Restart
     return attrs.evolve(policy, backoff=backoff)
 
 
+def _face(module: EventModule | TaskModule) -> Module:
+    face = module.face
+    assert isinstance(face, Module)
+    return face
+
+
+def _check_hook(
+    event: object,
+    buffer: int,
+    overflow: Overflow,
+    concurrency: int,
+    batch: int | None,
+    retry: Backoff | None,
+) -> None:
+    if isinstance(event, str):
+        if event.count("/") != 1 or event.startswith("/") or event.endswith("/"):
+            raise ValueError(f"event must be an Event or 'module/event', got {event!r}")
+    elif not isinstance(event, Event):
+        raise TypeError(f"event must be an Event or 'module/event', got {event!r}")
+    check_count("buffer", buffer, minimum=1)
+    check_count("concurrency", concurrency, minimum=1)
+    if batch is not None:
+        check_count("batch", batch, minimum=1)
+    if not isinstance(overflow, Overflow):
+        raise TypeError(f"overflow must be an Overflow, got {overflow!r}")
+    if retry is not None and not isinstance(retry, Backoff):
+        raise TypeError(f"retry must be a Backoff, got {retry!r}")
+
+
 def _with_args(
     async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
 ) -> Callable[..., Awaitable[object]]:
-    return (lambda task: async_fn(task, *args)) if args else async_fn
+    return (lambda first: async_fn(first, *args)) if args else async_fn
 
 
 def _rhythm(

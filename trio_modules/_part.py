@@ -15,10 +15,11 @@ import attrs
 import trio
 
 from trio_modules._backoff import Restart
-from trio_modules._context import owner_var
 from trio_modules._elsewhere import Processes
+from trio_modules._events import BaseEvent
 from trio_modules._exceptions import ModuleOffline
 from trio_modules._failure import NO_FAILURE, FailureLevel, FailureLog, FailureStatus
+from trio_modules._hooks import EventRoom, Hook, ModuleEvents, find_event
 from trio_modules._life import Life
 from trio_modules._lifecycle import Supervisor, Unit
 from trio_modules._microtasks import Microtasks, Slots
@@ -30,7 +31,7 @@ from trio_modules._taskboard import TaskBoard
 from trio_modules._tasktree import child_tasks
 from trio_modules._taskwork import DeclaredTask, ModuleTasks
 from trio_modules._timers import Timers
-from trio_modules._util import shown
+from trio_modules._util import awaiting, shown
 from trio_modules._workers import Workers
 
 __all__ = ["Declaration", "Host", "Part"]
@@ -49,6 +50,8 @@ class Host:
     gate: RestartGate
     board: TaskBoard
     slots: Slots
+    events: EventRoom
+    events_of: Callable[[str], ModuleEvents | None]
     processes: Processes
     rng: random.Random
     context: Context
@@ -87,6 +90,7 @@ class Part:
         "_status_waiters",
         "_stopping",
         "declared",
+        "events_made",
         "face",
         "host",
         "life",
@@ -121,6 +125,7 @@ class Part:
         self.prep_task: trio.lowlevel.Task | None = None
         self.stop_timeout: float | None = None
         self.tasks_made: ModuleTasks | None = None
+        self.events_made: ModuleEvents | None = None
         self._microtasks: Microtasks | None = None
         self._failures: FailureLog | None = None
         self._logger: logging.Logger | None = None
@@ -199,9 +204,17 @@ class Part:
             self.tasks_made.attach(host.board, host.reporter, host.context)
         if self._microtasks is not None:
             self._microtasks.attach(host.slots, host.reporter, host.context)
+        if self.events_made is not None:
+            self._attach_events(self.events_made, host)
+
+    def _attach_events(self, events: ModuleEvents, host: Host) -> None:
+        events.attach(host.events, host.reporter, host.timers, host.context)
+        self.unit.on_wish = events.wish_changed
 
     def detach(self) -> None:
         """The app's run is over; the unit stays, for its status."""
+        if self.events_made is not None:
+            self.events_made.detach()
         self.host = None
         if self.tasks_made is not None:
             self.tasks_made.detach()
@@ -251,6 +264,8 @@ class Part:
         self._keep_declared(("always", "app"))
         if self.tasks_made is not None:
             self.tasks_made.run_ended()
+        if self.events_made is not None:
+            self.events_made.run_ended()
         if self._failures is not None:
             self._failures.resolve_all(keep=f"{self.name}:stop-failed")
 
@@ -282,6 +297,8 @@ class Part:
             event = self._status_waiters.pop(self.unit.status, None)
             if event is not None:
                 event.set()
+        if self.events_made is not None:
+            self.events_made.status_changed(self.unit.status)
 
     # ------------------------------------------------------------ declared and service workers
 
@@ -345,10 +362,11 @@ class Part:
             declaration.task_status,
         )
         self.services[worker.name] = worker
-        coro = worker.run()
         if declaration.grace_period:
-            coro = self.workers.graced(coro, declaration.grace_period)
-        nursery.start_soon(_as_owner, self, coro, name=worker.name)
+            coro = self.workers.graced(worker.run(), declaration.grace_period)
+            nursery.start_soon(awaiting, coro, name=worker.name)
+        else:
+            nursery.start_soon(worker.run, name=worker.name)
         self.workers.started += 1
         return worker
 
@@ -379,6 +397,72 @@ class Part:
         """Take a declaration; when the module is up already it is scheduled at once."""
         up = self.status is ModuleStatus.ONLINE and self.host is not None
         self.own_tasks.declare(declared, at_once=up)
+
+    # ------------------------------------------------------------ events
+
+    @property
+    def own_events(self) -> ModuleEvents:
+        """Its events and hooks, made on first use."""
+        if self.events_made is None:
+            self.events_made = ModuleEvents(self)
+            if self.host is not None:
+                self._attach_events(self.events_made, self.host)
+                self.events_made.open = self.status > ModuleStatus.OFFLINE
+        return self.events_made
+
+    def add_hook(self, hook: Hook) -> None:
+        """Take a declaration; while the app runs the hook is there at once.
+
+        Raises:
+            GraphError: while the app runs, if there is no such event.
+        """
+        events = self.own_events
+        if self.host is None:
+            events.hooks.append(hook)
+        else:
+            events.add_hook(hook, self.host.events_of, list(self.host.supervisor.units))
+
+    def event_to_inject(self, target: str) -> BaseEvent[object]:
+        """The event "module/event" of the app.
+
+        Raises:
+            ModuleOffline: unless this module's own events could be triggered.
+            GraphError: if there is no such event.
+        """
+        if not self.own_events.open:
+            raise ModuleOffline(self.name, self.status.name, f"inject event {target!r}")
+        host = self.hosted
+        return find_event(target, host.events_of, list(host.supervisor.units), "target")
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is wanted, and can come."""
+        return self.host is not None and self.unit.is_coming
+
+    @property
+    def has_to_drain(self) -> bool:
+        """Whether its hooks have something left to do before it stops."""
+        return self.events_made is not None and self.events_made.has_to_drain
+
+    async def drain(self, deadline: float) -> None:
+        """Let its hooks do that, until *deadline*."""
+        if self.events_made is not None:
+            await self.events_made.drain(deadline)
+
+    def stop_triggering(self) -> None:
+        """Its stop functions have ended."""
+        if self.events_made is not None:
+            self.events_made.stop_triggering()
+
+    def warn(self, message: str, *args: object) -> None:
+        """Say something in its log."""
+        self.logger.warning(message, *args)
+
+    def fail_with(self, level: FailureLevel, failure_id: str, message: str) -> None:
+        """Set a failure that has an id of the framework's."""
+        self.set_failure(FailureStatus(level, failure_id, message, since=trio.current_time()))
+
+    # ------------------------------------------------------------ microtasks
 
     @property
     def microtasks(self) -> Microtasks:
@@ -431,12 +515,15 @@ class Part:
             restarts=0 if unit is None else unit.restarts,
             tasks=() if self.tasks_made is None else tuple(self.tasks_made.infos()),
             microtasks=() if self._microtasks is None else tuple(self._microtasks.infos()),
+            hooks=() if self.events_made is None else tuple(self.events_made.infos()),
             executions=WorkCounts() if self.tasks_made is None else self.tasks_made.counts,
         )
 
     def _is_runner(self, task: trio.lowlevel.Task) -> bool:
-        """Whether a task of the nursery runs tasks or microtasks, which have their own places."""
+        """Whether a task of the nursery is for tasks, microtasks or hooks, shown elsewhere."""
         if self.tasks_made is not None and self.tasks_made.is_runner(task):
+            return True
+        if self.events_made is not None and self.events_made.is_reader(task):
             return True
         return self._microtasks is not None and self._microtasks.is_runner(task)
 
@@ -462,11 +549,6 @@ def _service_info(service: ServiceWorker) -> WorkerInfo:
     error = None if service.last_error is None else shown(service.last_error)
     kind, state, restarts = "service-worker", service.state, service.restarts
     return WorkerInfo(service.name, kind, state, restarts, error, service.since)
-
-
-async def _as_owner(part: Part, coro: Awaitable[object]) -> None:
-    owner_var.set(part)
-    await coro
 
 
 def _unique(name: str, taken: dict[str, ServiceWorker], numbers: dict[str, int]) -> str:

@@ -26,7 +26,7 @@ __all__ = ["Caught", "Reporter", "asked_for", "take_apart"]
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
 
-@attrs.frozen
+@attrs.define
 class Caught:
     """What an exception is made of.
 
@@ -118,7 +118,7 @@ class Reporter:
 
     def __init__(self, *, stderr: bool, fatal: Callable[[BaseException], None]) -> None:
         self.readers: Broadcast[ModuleError] = Broadcast()
-        self.last_error: ModuleError | None = None
+        self._last: ModuleError | tuple[str, str, str, str, str, BaseException, float] | None = None
         self.reported = 0
         self._stderr = stderr
         self._loggers: dict[str, logging.Logger] = {}
@@ -126,13 +126,16 @@ class Reporter:
 
     def reset(self) -> None:
         """Begin afresh, for the next run."""
-        self.last_error = None
+        self._last = None
         self.reported = 0
 
     def report(self, error: ModuleError) -> None:
         """Take one report. Never raises on account of what the report is about."""
-        self.last_error = error
+        self._last = error
         self.reported += 1
+        self._hand_out(error)
+
+    def _hand_out(self, error: ModuleError) -> None:
         logger = self._logger(error.module)
         level = _LEVELS.get(error.severity, logging.ERROR)
         if logger.isEnabledFor(level):
@@ -157,20 +160,29 @@ class Reporter:
         task_name: str,
         task_type: str,
         severity: str = "panic",
+        message: str | None = None,
         now: float | None = None,
-    ) -> ModuleError:
-        """Report an exception of user code."""
-        error = ModuleError(
-            message=shown(exc),
-            module=module,
-            task_name=task_name,
-            task_type=task_type,
-            severity=severity,
-            exception=exc,
-            time=trio.current_time() if now is None else now,
-        )
-        self.report(error)
-        return error
+    ) -> None:
+        """Report an exception of user code.
+
+        The report is made when somebody reads it: an outage may bring thousands that nobody does.
+        """
+        message = shown(exc) if message is None else message
+        now = trio.current_time() if now is None else now
+        self._last = (message, module, task_name, task_type, severity, exc, now)
+        self.reported += 1
+        level = _LEVELS.get(severity, logging.ERROR)
+        if self._stderr or self.readers or self._logger(module).isEnabledFor(level):
+            error = self.last_error
+            assert error is not None
+            self._hand_out(error)
+
+    @property
+    def last_error(self) -> ModuleError | None:
+        """The newest report of this run, None before the first."""
+        if isinstance(self._last, tuple):
+            self._last = ModuleError(*self._last)
+        return self._last
 
     def pass_on(self, caught: Caught) -> None:
         """Hand what no guard may keep to the root supervisor."""

@@ -11,11 +11,13 @@ import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
 from trio_modules._backoff import Restart, RestartTracker
+from trio_modules._context import owner_var
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, take_apart
 from trio_modules._timers import Timers
@@ -89,14 +91,8 @@ class RestartGate:
         self._settle = check_seconds("restart_settle", value, finite=True)
         self._admit()
 
-    async def enter(self) -> bool:
-        """Wait for a place and say whether there is one to give back; a checkpoint in any case.
-
-        Cancelled, the place goes to the next.
-        """
-        if self._settle == 0:
-            await trio.lowlevel.checkpoint()
-            return False
+    async def enter(self) -> None:
+        """Wait for a place; cancelled, it goes to the next. Nobody has to while `settle` is 0."""
         turn = trio.Event()
         self._waiting.append(turn)
         self._admit()
@@ -105,14 +101,10 @@ class RestartGate:
         except BaseException:
             self._withdraw(turn)
             raise
-        return True
 
-    def settled_after(self, holds_place: bool, settled: Callable[[], None]) -> None:
+    def settled_after(self, settled: Callable[[], None]) -> None:
         """Call *settled* once the restart that has just entered has held out long enough."""
-        if holds_place:
-            self._timers.after(self._settle, lambda: self._release(settled))
-        else:
-            settled()
+        self._timers.after(self._settle, lambda: self._release(settled))
 
     def _release(self, settled: Callable[[], None]) -> None:
         self._give_back()
@@ -151,10 +143,12 @@ class ServiceWorker:
         "_cancelled",
         "_done",
         "_fn",
+        "_gate",
         "_module",
         "_ready",
         "_restart_asked",
         "_restart_on_return",
+        "_rng",
         "_scope",
         "_tracker",
         "_wants_status",
@@ -183,6 +177,8 @@ class ServiceWorker:
         self.since = trio.current_time()
         self.task: trio.lowlevel.Task | None = None
         self._module = module
+        self._gate = module.gate
+        self._rng = module.rng
         self._fn = async_fn
         self._args = args
         self._tracker = RestartTracker(restart)
@@ -246,6 +242,7 @@ class ServiceWorker:
 
         One scope serves them all until it is cancelled, since a scope costs more than the rest.
         """
+        owner_var.set(self._module)
         self.task = trio.lowlevel.current_task()
         delay: float | None = None
         try:
@@ -269,30 +266,25 @@ class ServiceWorker:
 
         The delay before the next one, if that needs a new scope; None at the end.
         """
-        assert self._scope is not None
         while True:
             if delay is not None:
                 await self._pause(delay)
-            delay = await self._try()
-            if delay is None or self._scope.cancel_called:
+            self._began = self.since = trio.current_time()
+            self.state = "running"
+            self._restart_asked = False
+            try:
+                await self._call()
+            except BaseException as exc:
+                delay = self._failed(exc)
+            else:
+                delay = self._returned()
+            if delay is None or self._restart_asked:
                 return delay
 
-    async def _try(self) -> float | None:
-        """One attempt; the delay before the next, None if there is none."""
-        self._began = self.since = trio.current_time()
-        self.state = "running"
-        self._restart_asked = False
-        try:
-            await self._call()
-        except BaseException as exc:
-            return self._failed(exc)
-        return self._returned()
-
-    async def _call(self) -> None:
+    def _call(self) -> Awaitable[object]:
         if self._wants_status:
-            await self._fn(*self._args, task_status=self)
-        else:
-            await self._fn(*self._args)
+            return self._fn(*self._args, task_status=self)
+        return self._fn(*self._args)
 
     def _returned(self) -> float | None:
         if self._cancelled or self._stopping:
@@ -301,7 +293,7 @@ class ServiceWorker:
         if self._restart_asked:  # it returned before it noticed
             return 0.0
         if self._restart_on_return:
-            return self._tracker.policy.backoff.delay(1, self._module.rng)
+            return self._tracker.policy.backoff.delay(1, self._rng)
         self._say_end("returned")
         return None
 
@@ -320,32 +312,32 @@ class ServiceWorker:
             return None
         self.last_error = failure
         asked = asked_for(failure)
-        now = trio.current_time()
+        now, message = trio.current_time(), shown(failure)
         delay, raised = None, False
         if asked.module:
             raised = self._module.crash(failure)
         elif caught.passing is None and not (self._stopping or self._cancelled):
-            delay, raised = self._next_delay(failure, now, immediate=asked.now)
+            delay, raised = self._next_delay(failure, now, asked.now, message)
         if not raised:
             severity = "info" if asked.quiet else "panic"
-            reporter.caught(failure, self._module.name, self.name, "service-worker", severity, now)
+            where = (self._module.name, self.name, "service-worker")
+            reporter.caught(failure, *where, severity, message, now)
         return delay
 
     def _next_delay(
-        self, failure: BaseException, now: float, *, immediate: bool
+        self, failure: BaseException, now: float, immediate: bool, message: str
     ) -> tuple[float | None, bool]:
         """The delay, and whether *failure* is raised by somebody, so that it needs no report."""
-        delay = self._tracker.failed(self._began, now, self._module.rng, immediate=immediate)
+        delay = self._tracker.failed(self._began, now, self._rng, immediate=immediate)
         if delay is None:
-            return None, self._give_up(failure)
-        message = f"restarting after {shown(failure)}"
-        self._set_failure(FailureLevel.WARNING, "restarting", message, now)
+            return None, self._give_up(failure, message)
+        self._set_failure(FailureLevel.WARNING, "restarting", f"restarting after {message}", now)
         return delay, False
 
-    def _give_up(self, failure: BaseException) -> bool:
+    def _give_up(self, failure: BaseException, message: str) -> bool:
         self._enter("gave-up")
         self._module.resolve_failure(f"{self.name}:restarting")
-        message = f"gave up after {self._tracker.crashes} failures, the last was {shown(failure)}"
+        message = f"gave up after {self._tracker.crashes} failures, the last was {message}"
         self._set_failure(FailureLevel.ERROR, "gave-up", message, self.since)
         return self._module.crash(failure)
 
@@ -354,14 +346,18 @@ class ServiceWorker:
         if delay:
             self._enter("backoff")
             await trio.sleep(delay)
-        gate = self._module.gate
-        if gate.settle:
+        holds_place = self._gate.settle > 0
+        if holds_place:
             self._enter("waiting")
-        holds_place = await gate.enter()
+            await self._gate.enter()
+        else:
+            await trio.lowlevel.checkpoint()
         self.restarts += 1
-        attempt = self.restarts
         self.state = "running"
-        gate.settled_after(holds_place, lambda: self._settled(attempt))
+        if holds_place:
+            self._gate.settled_after(partial(self._settled, self.restarts))
+        else:
+            self._settled(self.restarts)
 
     def stop_waiting(self, reason: str) -> None:
         """The module stops: a worker that isn't running has no use for a grace period."""

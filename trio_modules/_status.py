@@ -13,6 +13,7 @@ from trio_modules._failure import NO_FAILURE, FailureStatus
 __all__ = [
     "AppStatus",
     "Change",
+    "HookInfo",
     "Limits",
     "MicrotaskInfo",
     "ModuleInfo",
@@ -136,6 +137,25 @@ class MicrotaskInfo:
 
 
 @attrs.frozen
+class HookInfo:
+    """One hook of a module.
+
+    Attributes:
+        name: its name.
+        backlog: how many events wait for it.
+        delivered: how many it has handled in this run of the app.
+        dropped: how many it has missed.
+        handling: how many it is handling.
+    """
+
+    name: str
+    backlog: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    handling: int = 0
+
+
+@attrs.frozen
 class ModuleInfo:
     """One module.
 
@@ -151,6 +171,7 @@ class ModuleInfo:
         tasks: its tasks that are queued, scheduled, executing or declared.
         executions: how many executions of tasks it has begun and ended in this run of the app.
         microtasks: its microtasks that hold a slot or wait for one.
+        hooks: its hooks, each with what waits for it.
     """
 
     name: str
@@ -164,6 +185,7 @@ class ModuleInfo:
     tasks: tuple[TaskInfo, ...] = ()
     executions: WorkCounts = WorkCounts()
     microtasks: tuple[MicrotaskInfo, ...] = ()
+    hooks: tuple[HookInfo, ...] = ()
 
 
 @attrs.frozen
@@ -176,6 +198,7 @@ class Totals:
     executions: WorkCounts = WorkCounts()
     reports_lost: int = 0
     changes_lost: int = 0
+    events_lost: int = 0
 
 
 @attrs.frozen

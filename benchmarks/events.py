@@ -1,0 +1,161 @@
+"""Events in bursts and one by one, to one hook and to ten, beside raw memory channels."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import process_time
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from benchmarks.measuring import Work
+from trio_modules import App, Event, Module
+
+BURST = 1_000
+
+
+class Count:
+    """Counts what was taken, and lets one task wait until that is so much."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.done = trio.Event()
+
+    def expect(self, count: int) -> None:
+        self.left = count
+        self.done = trio.Event()
+
+    async def take(self, _: int) -> None:
+        self.left -= 1
+        if not self.left:
+            self.done.set()
+
+
+class Service(Count):
+    """A module with an event and another with hooks on it, that count what they have seen."""
+
+    def __init__(self, hooks: int) -> None:
+        super().__init__()
+        self.source = Module("source")
+        self.sink = Module("sink", depends_on=[self.source])
+        self.event: Event[int] = self.source.event("event", int)
+        for number in range(hooks):
+            self.sink.hook(self.event, name=f"hook-{number}", buffer=BURST)(self.take)
+
+
+class Channels(Count):
+    """Tasks that each read a channel of their own, and count what they have seen."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        channels = [trio.open_memory_channel[int](BURST) for _ in range(count)]
+        self.senders = [sender for sender, _ in channels]
+        self.receivers = [receiver for _, receiver in channels]
+
+    async def read(self, receiver: trio.MemoryReceiveChannel[int]) -> None:
+        async for item in receiver:
+            await self.take(item)
+
+
+def bursts(hooks: int) -> Callable[[int], Awaitable[float]]:
+    async def measure(size: int) -> float:
+        service = Service(hooks)
+        trigger = service.event.trigger_nowait
+        async with App(service.source, service.sink):
+            await wait_all_tasks_blocked()
+            began = process_time()
+            for _ in range(size // BURST):
+                service.expect(BURST * hooks)
+                for number in range(BURST):
+                    trigger(number)
+                await service.done.wait()
+            return (process_time() - began) / size
+
+    return measure
+
+
+def channel_bursts(count: int) -> Callable[[int], Awaitable[float]]:
+    async def measure(size: int) -> float:
+        channels = Channels(count)
+        async with trio.open_nursery() as nursery:
+            for receiver in channels.receivers:
+                nursery.start_soon(channels.read, receiver)
+            await wait_all_tasks_blocked()
+            began = process_time()
+            for _ in range(size // BURST):
+                channels.expect(BURST * count)
+                for number in range(BURST):
+                    for sender in channels.senders:
+                        sender.send_nowait(number)
+                await channels.done.wait()
+            cost = (process_time() - began) / size
+            nursery.cancel_scope.cancel()
+        return cost
+
+    return measure
+
+
+def awaited(hooks: int) -> Callable[[int], Awaitable[float]]:
+    async def measure(size: int) -> float:
+        service = Service(hooks)
+        service.expect(size * hooks)
+        async with App(service.source, service.sink):
+            await wait_all_tasks_blocked()
+            began = process_time()
+            for number in range(size):
+                await service.event.trigger(number)
+            await service.done.wait()
+            return (process_time() - began) / size
+
+    return measure
+
+
+def channel_sends(count: int) -> Callable[[int], Awaitable[float]]:
+    async def measure(size: int) -> float:
+        channels = Channels(count)
+        channels.expect(size * count)
+        async with trio.open_nursery() as nursery:
+            for receiver in channels.receivers:
+                nursery.start_soon(channels.read, receiver)
+            await wait_all_tasks_blocked()
+            began = process_time()
+            for number in range(size):
+                for sender in channels.senders:
+                    await sender.send(number)
+            await channels.done.wait()
+            cost = (process_time() - began) / size
+            nursery.cancel_scope.cancel()
+        return cost
+
+    return measure
+
+
+async def without_hooks(size: int) -> float:
+    service = Service(0)
+    async with App(service.source, service.sink):
+        began = process_time()
+        for number in range(size):
+            await service.event.trigger(number)
+        return (process_time() - began) / size
+
+
+class Empty:
+    async def method(self, _: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def empty_method(size: int) -> float:
+    empty = Empty()
+    began = process_time()
+    for number in range(size):
+        await empty.method(number)
+    return (process_time() - began) / size
+
+
+WORKS = (
+    Work("events-burst-1", 0.16, 200_000, bursts(1), channel_bursts(1)),
+    Work("events-burst-10", 0.16, 20_000, bursts(10), channel_bursts(10)),
+    Work("events-awaited-1", 0.8, 50_000, awaited(1), channel_sends(1)),
+    Work("events-awaited-10", 0.3, 10_000, awaited(10), channel_sends(10)),
+    Work("events-no-hook", 3.0, 100_000, without_hooks, empty_method),
+)

@@ -1,0 +1,563 @@
+"""Events and the inboxes of their hooks: what is triggered, accepted, handled, and dropped.
+
+What flows through here: an event puts its data into the inbox of every hook that is open. A full
+inbox lets the sender wait, or drops something, as the hook has said. The hook's readers, in
+`_hooks`, take the data out, and so make room for those who wait, in their order.
+
+What may never happen: data that is accepted and then neither handled nor counted as dropped, or
+handled out of order; a sender that waits for somebody who will never read.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+import typing
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+import trio
+
+from trio_modules._broadcast import Broadcast
+from trio_modules._context import HasMainTask, current_owner
+from trio_modules._exceptions import EventDeadlock, ModuleOffline
+from trio_modules._status import HookInfo, ModuleStatus
+
+__all__ = [
+    "BaseEvent",
+    "EventModule",
+    "EventStatistics",
+    "HookStatistics",
+    "Inbox",
+    "Injected",
+    "Occurrence",
+    "Overflow",
+    "Source",
+    "cycle_from",
+    "data_types",
+]
+
+T = TypeVar("T")
+
+
+class Overflow(enum.Enum):
+    """What becomes of an event when the buffer of a hook is full."""
+
+    WAIT = "wait"
+    DROP_OLDEST = "drop-oldest"
+    DROP_NEWEST = "drop-newest"
+
+
+@attrs.frozen
+class Occurrence:
+    """One event of an app, as `App.subscribe` tells it.
+
+    Attributes:
+        event: the event.
+        data: what it was triggered with.
+        time: when, on Trio's clock in seconds.
+        source: in whose name it was injected, as "module/event"; "" if it wasn't.
+    """
+
+    event: BaseEvent[object]
+    data: object
+    time: float
+    source: str = ""
+
+
+@attrs.frozen
+class HookStatistics:
+    """One hook of an event.
+
+    Attributes:
+        hook: its name, as "module/hook".
+        accepted: how many events it has accepted.
+        delivered: how many of them it has handled.
+        handling: how many it is handling.
+        backlog: how many wait for it.
+        dropped: how many it has missed.
+        senders_waiting: how many triggers wait until it has room.
+    """
+
+    hook: str
+    accepted: int
+    delivered: int
+    handling: int
+    backlog: int
+    dropped: int
+    senders_waiting: int
+
+
+@attrs.frozen
+class EventStatistics:
+    """One event, in this run of the app.
+
+    Attributes:
+        triggered: how often it was triggered.
+        delivered: how often a hook has handled it, over all of them.
+        dropped: how often a hook or a subscription has missed it.
+        hooks: its hooks.
+        injected: how often it was injected in whose name, by "module/event".
+    """
+
+    triggered: int
+    delivered: int
+    dropped: int
+    hooks: tuple[HookStatistics, ...]
+    injected: Mapping[str, int]
+
+
+class EventModule(HasMainTask, Protocol):
+    """What events have to know of the module they belong to."""
+
+    @property
+    def face(self) -> object: ...
+    @property
+    def status(self) -> ModuleStatus: ...
+    @property
+    def in_lifecycle_function(self) -> bool: ...
+
+
+class Source(Protocol):
+    """The events of one module, as each of them sees it."""
+
+    @property
+    def module(self) -> EventModule: ...
+    @property
+    def open(self) -> bool: ...
+    @property
+    def everything(self) -> Broadcast[Occurrence]: ...
+    @property
+    def reading(self) -> Mapping[trio.lowlevel.Task, Inbox]: ...
+    def watch(self) -> None: ...
+
+
+class Injected:
+    """What was injected, while it waits in an inbox."""
+
+    __slots__ = ("data", "source")
+
+    def __init__(self, data: object, source: str) -> None:
+        self.data = data
+        self.source = source
+
+
+class Inbox:
+    """The buffer of one hook, and the tasks that wait for room in it.
+
+    Attributes:
+        name: the hook, as "module/hook".
+        module: the module that the hook belongs to.
+        size: how much it holds.
+        overflow: what happens when it is full.
+        items: what waits for the hook.
+        parked: the readers that wait for something.
+        readers: the tasks that read.
+        busy: how many of them are handling something.
+        senders: the tasks that wait for room.
+        blocked_on: the inboxes for which the hook's own triggers wait.
+        accepted, dropped: counted over one run of the app.
+    """
+
+    __slots__ = (
+        "_slow",
+        "accepted",
+        "blocked_on",
+        "busy",
+        "dropped",
+        "items",
+        "module",
+        "name",
+        "overflow",
+        "parked",
+        "readers",
+        "senders",
+        "size",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        module: EventModule,
+        size: int,
+        overflow: Overflow,
+        slow: Callable[[Inbox], None],
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.size = size
+        self.overflow = overflow
+        self.waits = overflow is Overflow.WAIT
+        self.items: deque[object] = deque()
+        self.parked: list[trio.lowlevel.Task] = []
+        self.readers: dict[trio.lowlevel.Task, None] = {}
+        self.senders: deque[_Sender] = deque()
+        self.blocked_on: list[Inbox] = []
+        self.busy = 0
+        self.accepted = 0
+        self.dropped = 0
+        self._slow = slow
+
+    def reset(self) -> None:
+        """A run of the app begins."""
+        self.accepted = self.dropped = 0
+
+    def make_room(self) -> bool:
+        """Make room in a full inbox, or drop the newest; whether there is room then."""
+        self.dropped += 1
+        if self.overflow is Overflow.DROP_NEWEST:
+            return False
+        self.items.popleft()
+        self.accepted -= 1
+        return True
+
+    def wake(self) -> None:
+        """There is something for a reader that waits."""
+        trio.lowlevel.reschedule(self.parked.pop())
+
+    def refill(self) -> None:
+        """There is room: those who wait for it are next, first come first served."""
+        while self.senders and len(self.items) < self.size:
+            sender = self.senders.popleft()
+            self.items.append(sender.data)
+            self.accepted += 1
+            sender.done(self)
+
+    def expect(self, sender: _Sender) -> None:
+        """A sender waits for room."""
+        self.senders.append(sender)
+        if len(self.senders) == 1:
+            self._slow(self)
+
+    def drop_all(self) -> int:
+        """Nobody will read any more: drop what is there, and let those go who wait."""
+        lost = len(self.items) + len(self.senders)
+        self.accepted -= len(self.items)
+        self.items.clear()
+        self.dropped += lost
+        while self.senders:
+            self.senders.popleft().done(self)
+        return lost
+
+    def statistics(self) -> HookStatistics:
+        backlog = len(self.items)
+        return HookStatistics(
+            hook=self.name,
+            accepted=self.accepted,
+            delivered=self.accepted - backlog - self.busy,
+            handling=self.busy,
+            backlog=backlog,
+            dropped=self.dropped,
+            senders_waiting=len(self.senders),
+        )
+
+    def info(self) -> HookInfo:
+        figures = self.statistics()
+        return HookInfo(
+            name=self.name.partition("/")[2],
+            backlog=figures.backlog,
+            delivered=figures.delivered,
+            dropped=figures.dropped,
+            handling=figures.handling,
+        )
+
+
+class _Sender:
+    """A task that waits until some inboxes have room for what it sends."""
+
+    __slots__ = ("_inboxes", "_task", "data", "inside")
+
+    def __init__(self, data: object, inboxes: list[Inbox], inside: Inbox | None) -> None:
+        self.data = data
+        self.inside = inside
+        self._inboxes = dict.fromkeys(inboxes)
+        self._task = trio.lowlevel.current_task()
+
+    async def wait(self) -> None:
+        """Wait for all of them; cancelled, those that have not taken it count it as dropped."""
+        for inbox in list(self._inboxes):
+            inbox.expect(self)
+            if self.inside is not None:
+                self.inside.blocked_on.append(inbox)
+        await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def done(self, inbox: Inbox) -> None:
+        """That inbox has taken it, or will never."""
+        self._unblock(inbox)
+        del self._inboxes[inbox]
+        if not self._inboxes:
+            trio.lowlevel.reschedule(self._task)
+
+    def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        for inbox in self._inboxes:
+            inbox.senders.remove(self)
+            inbox.dropped += 1
+            self._unblock(inbox)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _unblock(self, inbox: Inbox) -> None:
+        if self.inside is not None:
+            self.inside.blocked_on.remove(inbox)
+
+
+class BaseEvent(Generic[T]):
+    """All of `Event` but what needs rooms above."""
+
+    __slots__ = (
+        "_injected",
+        "_source",
+        "_types",
+        "inboxes",
+        "internal",
+        "name",
+        "own",
+        "triggered",
+        "watched",
+    )
+
+    def __init__(
+        self, source: Source, name: str, accepted: tuple[type, ...] | None, internal: bool
+    ) -> None:
+        self.name = name
+        self.internal = internal
+        self._source = source
+        self._types = accepted
+        self.inboxes: tuple[Inbox, ...] = ()
+        self.own: Broadcast[T] = Broadcast()
+        self.watched = False
+        self.triggered = 0
+        self._injected: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Event {self.full_name}>"
+
+    @property
+    def full_name(self) -> str:
+        """Its name with that of its module: "module/event"."""
+        return f"{self._source.module.name}/{self.name}"
+
+    @property
+    def module_status(self) -> ModuleStatus:
+        """The status of the module that it belongs to."""
+        return self._source.module.status
+
+    def takes(self, accepted: tuple[type, ...] | None) -> bool:
+        """Whether that is the type of its data; the first that is named stays."""
+        if self._types is None:
+            self._types = accepted
+        return self._types == accepted
+
+    # ------------------------------------------------------------ triggering
+
+    async def trigger(self, data: T) -> None:
+        """Trigger it, and wait until every hook has room for it that says WAIT (seed).
+
+        A checkpoint first; then all hooks with room get it at once, and it waits for the others.
+
+        Args:
+            data: what the hooks are called with.
+
+        Raises:
+            ModuleOffline: if its module is neither starting nor online nor stopping.
+            TypeError: if the data isn't of the type that the event was declared with.
+            EventDeadlock: if it would wait for the hook that it runs in, or for the start of its
+                own module; nobody gets it then.
+
+        Cancelled while it waits: who has it keeps it, for the others it counts as dropped.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check(data)
+        for inbox in self.inboxes:
+            if len(inbox.items) >= inbox.size and inbox.waits:
+                await self._deliver_and_wait(data)
+                return
+        self._deliver(data)
+
+    async def _deliver_and_wait(self, data: T) -> None:
+        full = [each for each in self.inboxes if each.waits and len(each.items) >= each.size]
+        inside = self._check_waiting_ends(full)
+        sender = _Sender(data, full, inside)
+        self._deliver(data, full)
+        await sender.wait()
+
+    def trigger_nowait(self, data: T) -> None:
+        """Trigger it for all hooks, or for none if one of them would have to be waited for (ours).
+
+        Args:
+            data: what the hooks are called with.
+
+        Raises:
+            trio.WouldBlock: if a hook that says WAIT has no room; nobody gets it then.
+            ModuleOffline: if its module is neither starting nor online nor stopping.
+            TypeError: if the data isn't of the type that the event was declared with.
+        """
+        self._check(data)
+        for inbox in self.inboxes:
+            if len(inbox.items) >= inbox.size and inbox.waits:
+                raise trio.WouldBlock
+        self._deliver(data)
+
+    def _check(self, data: object) -> None:
+        if not self._source.open:
+            module = self._source.module
+            raise ModuleOffline(module.name, module.status.name, f"trigger event {self.name!r}")
+        if self._types is not None and not isinstance(data, self._types):
+            expected = " or ".join(each.__name__ for each in self._types)
+            raise TypeError(f"data of event {self.full_name!r} must be {expected}, got {data!r}")
+
+    def _deliver(self, item: object, later: list[Inbox] | None = None) -> None:
+        """Put it into all inboxes but those that get it later."""
+        self.triggered += 1
+        for inbox in self.inboxes:
+            items = inbox.items
+            if len(items) >= inbox.size:
+                if later is not None and inbox in later:
+                    continue
+                if not inbox.make_room():
+                    continue
+            items.append(item)
+            inbox.accepted += 1
+            if inbox.parked:
+                inbox.wake()
+        if self.watched:
+            self._tell(item)
+
+    def _tell(self, item: object) -> None:
+        data, source = (item.data, item.source) if isinstance(item, Injected) else (item, "")
+        if self.own:
+            self.own.publish(typing.cast("T", data))
+        everything = self._source.everything
+        if everything:
+            event = typing.cast("BaseEvent[object]", self)
+            everything.publish(Occurrence(event, data, trio.current_time(), source))
+
+    def inject(self, data: object, source: str) -> None:
+        """Trigger it in somebody else's name; see `Module.inject_event`."""
+        if self._types is not None and not isinstance(data, self._types):
+            self._check(data)
+        for inbox in self.inboxes:
+            if len(inbox.items) >= inbox.size and inbox.waits:
+                raise trio.WouldBlock
+        self._injected[source] = self._injected.get(source, 0) + 1
+        self._deliver(Injected(data, source))
+
+    # ------------------------------------------------------------ waiting
+
+    def _check_waiting_ends(self, full: list[Inbox]) -> Inbox | None:
+        """Raise `EventDeadlock` if waiting can't end; the hook that the calling task runs in."""
+        ancestors = _ancestors(trio.lowlevel.current_task())
+        starting = _starting()
+        for inbox in full:
+            if not inbox.readers.keys().isdisjoint(ancestors):
+                raise EventDeadlock(self.full_name, inbox.name, "it runs in that hook")
+            if starting is not None and not inbox.readers and self._waits_for(inbox, starting):
+                why = f"that begins when module {starting.name!r} has started"
+                raise EventDeadlock(self.full_name, inbox.name, why)
+        reading = self._source.reading
+        return next((reading[task] for task in ancestors if task in reading), None)
+
+    def _waits_for(self, inbox: Inbox, starting: EventModule) -> bool:
+        """Whether a hook can only begin when that module has started."""
+        other = inbox.module
+        return other is starting or starting is self._source.module or other.reaches(starting.name)
+
+    @asynccontextmanager
+    async def subscribe(self, buffer: int = 100) -> AsyncIterator[trio.MemoryReceiveChannel[T]]:
+        """A channel of the data of all triggers from here on (ours).
+
+        It may be entered before the app and ends with the app's run. A reader that lags loses the
+        oldest, which is counted.
+
+        Args:
+            buffer: how many events may wait for the reader, at least 1.
+        """
+        try:
+            async with self.own.subscribe(buffer) as channel:
+                self._source.watch()
+                yield channel
+        finally:
+            self._source.watch()
+
+    # ------------------------------------------------------------ figures
+
+    def statistics(self) -> EventStatistics:
+        """How often it was triggered in this run of the app, and what became of that (ours)."""
+        hooks = tuple(inbox.statistics() for inbox in self.inboxes)
+        return EventStatistics(
+            triggered=self.triggered,
+            delivered=sum(hook.delivered for hook in hooks),
+            dropped=sum(hook.dropped for hook in hooks) + self.own.lost,
+            hooks=hooks,
+            injected=types.MappingProxyType(dict(self._injected)),
+        )
+
+    def reset(self) -> None:
+        """A run of the app begins."""
+        self.triggered = 0
+        self._injected.clear()
+        self.own.lost = 0
+
+
+def _ancestors(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:
+    """The task and all that wait for it, by way of their nurseries."""
+    found = [task]
+    while task.parent_nursery is not None:
+        task = task.parent_nursery.parent_task
+        found.append(task)
+    return found
+
+
+def _starting() -> EventModule | None:
+    """The module whose start the running code holds up."""
+    owner = typing.cast("EventModule | None", current_owner())
+    if owner is None or owner.status is not ModuleStatus.STARTING:
+        return None
+    return owner if owner.in_lifecycle_function else None
+
+
+def cycle_from(inbox: Inbox) -> list[Inbox]:
+    """The hooks that wait for each other in a circle that *inbox* is part of, if there is one."""
+    path: list[Inbox] = []
+    seen = {inbox}
+    todo = [(inbox, iter(inbox.blocked_on))]
+    while todo:
+        _, others = todo[-1]
+        other = next(others, None)
+        if other is None:
+            todo.pop()
+        elif other is inbox:
+            path = [each for each, _ in todo]
+            break
+        elif other not in seen:
+            seen.add(other)
+            todo.append((other, iter(other.blocked_on)))
+    return path
+
+
+def data_types(data_type: object) -> tuple[type, ...] | None:
+    """The classes by which data of a declared type is checked; None if there is nothing to check.
+
+    Generics are checked by their origin; ``float`` takes an ``int``, as for type checkers.
+
+    Raises:
+        TypeError: if it isn't a type.
+    """
+    if data_type is typing.Any or isinstance(data_type, typing.TypeVar):
+        return None
+    if data_type is None:
+        return (type(None),)
+    origin = typing.get_origin(data_type)
+    if origin is typing.Union or origin is types.UnionType:
+        parts = [data_types(each) for each in typing.get_args(data_type)]
+        if any(part is None for part in parts):
+            return None
+        return tuple(each for part in parts for each in part or ())
+    if origin is not None:
+        return data_types(origin)
+    if not isinstance(data_type, type):
+        raise TypeError(f"data_type must be a type, got {data_type!r}")
+    return (float, int) if data_type is float else (data_type,)

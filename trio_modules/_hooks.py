@@ -1,0 +1,500 @@
+"""The events and hooks of one module: who reads them, from when on, and until when.
+
+A hook's inbox is open while its module is wanted: from the wish on, before the module is up, and
+through its restarts. Its readers are tasks in the module's nursery. They begin when both the
+module and the event's are online, and read until the drain of the module's stop is over. What is
+left after a stop for good, or after a start that failed for good, is dropped, counted and logged.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
+from typing import Literal, Protocol, TypeVar
+
+import attrs
+import trio
+
+from trio_modules._backoff import Backoff
+from trio_modules._broadcast import Broadcast
+from trio_modules._context import owner_var
+from trio_modules._events import (
+    BaseEvent,
+    EventModule,
+    Inbox,
+    Injected,
+    Occurrence,
+    Overflow,
+    cycle_from,
+)
+from trio_modules._exceptions import GraphError, add_note
+from trio_modules._failure import FailureLevel
+from trio_modules._order import near_misses
+from trio_modules._reporting import Reporter, take_apart
+from trio_modules._status import HookInfo, ModuleStatus
+from trio_modules._timers import Timers
+from trio_modules._workers import Workers
+
+__all__ = ["EventRoom", "Hook", "HookModule", "ModuleEvents", "find_event"]
+
+T = TypeVar("T")
+HookFn = Callable[..., Awaitable[object]]
+
+#: How many events a hook takes before everybody else has a turn.
+SLICE = 256
+
+#: Seconds for which senders wait before somebody looks whether that can ever end.
+CYCLE_PATIENCE = 5.0
+
+
+class HookModule(EventModule, Protocol):
+    """What hooks have to know of the module they belong to."""
+
+    @property
+    def workers(self) -> Workers: ...
+    @property
+    def is_coming(self) -> bool: ...
+    @property
+    def rng(self) -> random.Random: ...
+    def fail_with(self, level: FailureLevel, failure_id: str, message: str) -> None: ...
+    def resolve_failure(self, failure_id: str) -> bool: ...
+    def warn(self, message: str, *args: object) -> None: ...
+
+
+class EventRoom:
+    """What the events of all modules of an app share.
+
+    Attributes:
+        everything: whoever listens to all events.
+        reading: the tasks that read for hooks.
+    """
+
+    def __init__(self) -> None:
+        self.everything: Broadcast[Occurrence] = Broadcast()
+        self.reading: dict[trio.lowlevel.Task, Inbox] = {}
+
+
+@attrs.define(eq=False)
+class Hook:
+    """A hook as it was declared, with its inbox.
+
+    Attributes:
+        of: the event, or its name as "module/event".
+        fn: the function, which takes the data alone, or a sequence of them.
+        name: for logs and reports.
+        lasts: how long it is declared for: "always", this run of the "app", or of the module.
+        concurrency: how many may be handled at a time.
+        batch: how many are handed over at a time; None for one, and no sequence.
+        retry: how soon the same events are given again when it fails; None for never.
+        event: the event, once it is known.
+        source: the events that it is one of.
+        is_open: whether the event puts its data into the inbox.
+        begun: whether it reads in this run of its module.
+    """
+
+    of: BaseEvent[object] | str
+    fn: HookFn
+    name: str
+    lasts: Literal["always", "app", "run"]
+    inbox: Inbox
+    concurrency: int = 1
+    batch: int | None = None
+    retry: Backoff | None = None
+    event: BaseEvent[object] | None = None
+    source: ModuleEvents | None = None
+    is_open: bool = False
+    begun: bool = False
+
+    def open(self) -> None:
+        """From now on it gets what is triggered."""
+        if not self.is_open and self.event is not None:
+            self.is_open = True
+            self.event.inboxes = (*self.event.inboxes, self.inbox)
+
+    def close(self) -> int:
+        """From now on it gets nothing; how much it had that it will never handle."""
+        if self.is_open and self.event is not None:
+            self.is_open = False
+            self.event.inboxes = tuple(
+                inbox for inbox in self.event.inboxes if inbox is not self.inbox
+            )
+        return self.inbox.drop_all()
+
+
+class ModuleEvents:
+    """The events of one module, and its hooks; the `Source` of its events.
+
+    Attributes:
+        open: whether its events can be triggered.
+        events: its events by name.
+        listeners: the hooks of whatever module on its events.
+    """
+
+    def __init__(self, module: HookModule) -> None:
+        self.module: HookModule = module
+        self.open = False
+        self.events: dict[str, BaseEvent[object]] = {}
+        self.hooks: list[Hook] = []
+        self.listeners: dict[Hook, ModuleEvents] = {}
+        self._room: EventRoom | None = None
+        self._reporter: Reporter | None = None
+        self._timers: Timers | None = None
+        self._context: Context | None = None
+        self._idle: trio.Event | None = None
+        self._slow: dict[Inbox, None] = {}
+
+    @property
+    def everything(self) -> Broadcast[Occurrence]:
+        """Whoever listens to all events of the app."""
+        assert self._room is not None
+        return self._room.everything
+
+    @property
+    def reading(self) -> Mapping[trio.lowlevel.Task, Inbox]:
+        """The tasks that read for hooks."""
+        assert self._room is not None
+        return self._room.reading
+
+    # ------------------------------------------------------------ declarations
+
+    def add_event(self, event: BaseEvent[object]) -> None:
+        """Take in a new event of the module."""
+        self.events[event.name] = event
+        event.watched = self._room is not None and bool(self._room.everything)
+
+    def watch(self) -> None:
+        """Who listens has changed."""
+        everything = self._room is not None and bool(self._room.everything)
+        for event in self.events.values():
+            event.watched = everything or bool(event.own)
+
+    def new_inbox(self, name: str, size: int, overflow: Overflow) -> Inbox:
+        return Inbox(f"{self.module.name}/{name}", self.module, size, overflow, self._is_slow)
+
+    def _is_slow(self, inbox: Inbox) -> None:
+        """Somebody waits for room in the inbox of a hook."""
+        assert self._timers is not None
+        if inbox not in self._slow:
+            self._slow[inbox] = None
+            self._timers.after(CYCLE_PATIENCE, functools.partial(self._look_for_cycle, inbox))
+
+    def _look_for_cycle(self, inbox: Inbox) -> None:
+        self._slow.pop(inbox, None)
+        if not inbox.senders:
+            return
+        cycle = cycle_from(inbox)
+        if not cycle:
+            self._is_slow(inbox)  # it may yet become one
+            return
+        names = " -> ".join(each.name for each in [*cycle, inbox])
+        self.module.warn("hooks with full buffers wait for each other: %s", names)
+
+    def find(self, lookup: Callable[[str], ModuleEvents | None], known: Sequence[str]) -> None:
+        """Find the events of all hooks.
+
+        Raises:
+            GraphError: if there is none of that name.
+        """
+        for hook in self.hooks:
+            if hook.event is None:
+                hook.event = self._found(hook, lookup, known)
+
+    def _found(
+        self, hook: Hook, lookup: Callable[[str], ModuleEvents | None], known: Sequence[str]
+    ) -> BaseEvent[object]:
+        of = hook.of if isinstance(hook.of, str) else hook.of.full_name
+        where = f"the event of hook {hook.name!r} of module {self.module.name!r}"
+        event = find_event(of, lookup, known, where)
+        if not isinstance(hook.of, str) and hook.of is not event:
+            raise GraphError(f"{where} belongs to another module, got {hook.of!r}", (of,))
+        return event
+
+    # ------------------------------------------------------------ runs of app and module
+
+    def attach(self, room: EventRoom, reporter: Reporter, timers: Timers, context: Context) -> None:
+        """A run of the app begins."""
+        self._room = room
+        self._reporter = reporter
+        self._timers = timers
+        self._context = context
+        for event in self.events.values():
+            event.reset()
+        for hook in self.hooks:
+            hook.inbox.reset()
+        self.watch()
+
+    def link(self, lookup: Callable[[str], ModuleEvents | None]) -> None:
+        """All events are known: tell the modules that they belong to of the hooks."""
+        for hook in self.hooks:
+            self.link_one(hook, lookup)
+
+    def link_one(self, hook: Hook, lookup: Callable[[str], ModuleEvents | None]) -> None:
+        """Tell the module of the event of one hook."""
+        assert hook.event is not None
+        source = lookup(hook.event.full_name.partition("/")[0])
+        assert source is not None
+        source.listeners[hook] = self
+        hook.source = source
+
+    def detach(self) -> None:
+        """The run of the app is over."""
+        self._keep(("always",))
+        for hook in self.hooks:
+            hook.close()
+            hook.event = None
+        self._slow.clear()
+        for event in self.events.values():
+            event.own.end()
+        self.listeners.clear()
+        self.open = False
+        self._room = None
+        for event in self.events.values():
+            event.watched = False
+
+    def wish_changed(self) -> None:
+        """Whether the module is wanted, and can come, has changed."""
+        if self.module.is_coming:
+            self._open_all()
+        elif self.module.status <= ModuleStatus.OFFLINE:
+            self.close_all()
+
+    def _open_all(self) -> None:
+        for hook in self.hooks:
+            hook.open()
+
+    def close_all(self) -> None:
+        """Nothing will be handled any more: drop what is left, and say so."""
+        for hook in self.hooks:
+            lost = hook.close()
+            if lost:
+                self.module.warn("hook %s dropped %d events that were left", hook.name, lost)
+
+    def status_changed(self, status: ModuleStatus) -> None:
+        """The module has a new status."""
+        if status is ModuleStatus.STARTING:
+            self.open = True
+            self._open_all()
+        elif status is ModuleStatus.ONLINE:
+            for hook in self.hooks:
+                self._begin(hook)
+            for hook, owner in list(self.listeners.items()):
+                owner._begin(hook)
+        elif status is ModuleStatus.OFFLINE:
+            self.open = False
+            if not self.module.is_coming:
+                self.close_all()
+
+    def run_ended(self) -> None:
+        """A run of the module is over; its readers have ended."""
+        for hook in self.hooks:
+            hook.begun = False
+        self._keep(("always", "app"))
+
+    def _keep(self, lasting: tuple[str, ...]) -> None:
+        for hook in self.hooks:
+            if hook.lasts not in lasting:
+                hook.close()
+                if hook.source is not None:
+                    hook.source.listeners.pop(hook, None)
+        self.hooks = [hook for hook in self.hooks if hook.lasts in lasting]
+
+    # ------------------------------------------------------------ reading
+
+    def add_hook(
+        self, hook: Hook, lookup: Callable[[str], ModuleEvents | None], known: Sequence[str]
+    ) -> None:
+        """Take in a hook while the app runs."""
+        hook.event = self._found(hook, lookup, known)
+        self.hooks.append(hook)
+        self.link_one(hook, lookup)
+        if self.module.is_coming:
+            hook.open()
+        self._begin(hook)
+
+    def _begin(self, hook: Hook) -> None:
+        """Read, if both modules are online."""
+        nursery = self.module.workers.nursery
+        online = self.module.status is ModuleStatus.ONLINE and hook.event is not None
+        if hook.begun or nursery is None or not online:
+            return
+        assert hook.event is not None
+        assert self._context is not None
+        if hook.event.module_status is not ModuleStatus.ONLINE:
+            return
+        hook.begun = True
+        start = functools.partial(nursery.start_soon, self._read, hook, name=_task_name(hook))
+        for _ in range(hook.concurrency):
+            self._context.copy().run(start)
+
+    async def _read(self, hook: Hook) -> None:
+        assert self._room is not None
+        owner_var.set(self.module)
+        this = trio.lowlevel.current_task()
+        inbox = hook.inbox
+        inbox.readers[this] = None
+        self._room.reading[this] = inbox
+        read = self._read_some if hook.batch or hook.retry else self._read_each
+
+        def unpark(_: object) -> trio.lowlevel.Abort:
+            inbox.parked.remove(this)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            while True:
+                if not inbox.items:
+                    inbox.parked.append(this)
+                    if self._idle is not None:
+                        self._idle.set()
+                    await trio.lowlevel.wait_task_rescheduled(unpark)
+                await read(hook)
+                if inbox.items:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            del inbox.readers[this]
+            del self._room.reading[this]
+
+    async def _read_each(self, hook: Hook) -> None:
+        """Handle a slice of what is there, one after the other."""
+        inbox, fn = hook.inbox, hook.fn
+        items = inbox.items
+        inbox.busy += 1
+        left = SLICE
+        try:
+            while items and left:
+                left -= 1
+                item = items.popleft()
+                if inbox.senders:
+                    inbox.refill()
+                try:
+                    await fn(item if type(item) is not Injected else item.data)
+                except BaseException as exc:
+                    self._failed(hook, exc, [item])
+                    await trio.lowlevel.checkpoint_if_cancelled()
+        finally:
+            inbox.busy -= 1
+
+    async def _read_some(self, hook: Hook) -> None:
+        """Handle what is there, as many at a time as the hook says, until that has worked."""
+        inbox = hook.inbox
+        count = min(len(inbox.items), hook.batch or 1)
+        taken = [inbox.items.popleft() for _ in range(count)]
+        if inbox.senders:
+            inbox.refill()
+        inbox.busy += count
+        is_done = False
+        try:
+            await self._give(hook, taken)
+            is_done = True
+        finally:
+            inbox.busy -= count
+            if hook.retry is not None and not is_done:
+                inbox.items.extendleft(reversed(taken))
+
+    async def _give(self, hook: Hook, taken: list[object]) -> None:
+        data = [item.data if isinstance(item, Injected) else item for item in taken]
+        failures = 0
+        while True:
+            try:
+                await hook.fn(data[0] if hook.batch is None else data)
+            except BaseException as exc:
+                self._failed(hook, exc, taken)
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                break
+            if hook.retry is None:
+                return
+            failures += 1
+            self._say_it_retries(hook, failures)
+            await trio.sleep(hook.retry.delay(failures, self.module.rng))
+        if failures:
+            self.module.resolve_failure(f"{hook.name}:retrying")
+
+    def _say_it_retries(self, hook: Hook, failures: int) -> None:
+        message = f"failed {failures} times with the same events, and will get them again"
+        self.module.fail_with(FailureLevel.WARNING, f"{hook.name}:retrying", message)
+
+    def _failed(self, hook: Hook, exc: BaseException, taken: list[object]) -> None:
+        assert self._reporter is not None
+        caught = take_apart(exc)
+        self._reporter.pass_on(caught)
+        if caught.failure is None:
+            return
+        for item in taken:
+            if isinstance(item, Injected):
+                add_note(caught.failure, f"with an event injected by {item.source!r}")
+        self.module.workers.report(caught.failure, hook.name, "hook")
+
+    # ------------------------------------------------------------ stopping
+
+    @property
+    def has_to_drain(self) -> bool:
+        """Whether hooks have something left that they should handle before the module stops."""
+        return any(hook.begun for hook in self.hooks) and not self.module.is_coming
+
+    async def drain(self, deadline: float) -> None:
+        """Let the hooks handle what they have, until *deadline*; nothing is left to them then."""
+        with trio.CancelScope(deadline=deadline):
+            while any(hook.begun and _is_at_work(hook.inbox) for hook in self.hooks):
+                self._idle = trio.Event()
+                await self._idle.wait()
+        self._idle = None
+        self.close_all()
+
+    def stop_triggering(self) -> None:
+        """The stop functions have ended: its events can't be triggered any more."""
+        self.open = False
+
+    # ------------------------------------------------------------ status
+
+    def infos(self) -> list[HookInfo]:
+        """Its hooks, for people."""
+        return [hook.inbox.info() for hook in self.hooks]
+
+    @property
+    def lost(self) -> int:
+        """How much its hooks and the subscribers of its events have missed."""
+        dropped = sum(hook.inbox.dropped for hook in self.hooks)
+        return dropped + sum(event.own.lost for event in self.events.values())
+
+    def is_reader(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task of the module's nursery reads for a hook."""
+        return any(task in hook.inbox.readers for hook in self.hooks) or any(
+            hook.begun and task.name == _task_name(hook) for hook in self.hooks
+        )
+
+
+def _is_at_work(inbox: Inbox) -> bool:
+    return bool(inbox.items or inbox.busy)
+
+
+def _task_name(hook: Hook) -> str:
+    return f"<hook {hook.name}>"
+
+
+def find_event(
+    full_name: str,
+    lookup: Callable[[str], ModuleEvents | None],
+    known: Sequence[str],
+    what: str,
+) -> BaseEvent[object]:
+    """The event of that name.
+
+    Raises:
+        GraphError: if there is none, with the near misses.
+    """
+    name, _, event_name = full_name.partition("/")
+    if name not in known:
+        hint = near_misses(name, known)
+        raise GraphError(f"{what} must exist, got {full_name!r}: no module {name!r}{hint}", (name,))
+    whose = lookup(name)
+    events = {} if whose is None else whose.events
+    if event_name not in events:
+        hint = near_misses(event_name, events)
+        raise GraphError(
+            f"{what} must exist, got {full_name!r}: module {name!r} has no event "
+            f"{event_name!r}{hint}",
+            (name,),
+        )
+    return events[event_name]
