@@ -1242,13 +1242,14 @@ async def test_a_flood_of_short_ones_starves_nobody(autojump_clock: MockClock) -
         nonlocal ended
         ended += 1
 
-    async with App(m, max_concurrent_microtasks=2):
+    async with App(m, max_concurrent_microtasks=2) as app:
         for _ in range(5000):
-            m.start_microtask(count, priority=MEDIUM)
+            m.start_microtask(count, priority=MEDIUM, name="short")
         while ended < 5000:
             before = ended
             await trio.lowlevel.checkpoint()
             most = max(most, ended - before)
+            assert "task short" not in app.task_tree()  # none is between its beginning and its end
     assert most <= 200
 
 
@@ -1330,6 +1331,19 @@ async def test_a_cancelled_caller_begins_nothing(autojump_clock: MockClock) -> N
         assert scope.cancelled_caught
         assert seen == []
         assert used(app) == (0, 0)
+
+
+async def test_ctrl_c_in_the_step_of_the_grant_loses_no_slot(autojump_clock: MockClock) -> None:
+    """an interrupt in the checkpoint of a call that has its slot already gives that back."""
+    m = Module("m")
+    async with App(m) as app:
+        call = m.run_microtask(noop)
+        call.send(None)
+        assert used(app) == (1, 0)
+        with pytest.raises(KeyboardInterrupt):
+            call.throw(KeyboardInterrupt())
+        assert used(app) == (0, 0)
+        assert work(app, "m") == (1, 0, 1)
 
 
 # --- tasks give way ----------------------------------------------------------------------------

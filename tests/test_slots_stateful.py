@@ -193,6 +193,9 @@ steps = st.lists(
     st.one_of(
         asks,
         asks,
+        asks,
+        asks,
+        st.tuples(st.just("end"), numbers),
         st.tuples(st.just("end"), numbers),
         st.tuples(st.just("end"), numbers),
         st.tuples(st.just("cancel"), numbers),
@@ -201,7 +204,8 @@ steps = st.lists(
         st.tuples(st.just("turn"), st.sampled_from(["a", "b"])),
         st.tuples(st.just("grant and cancel"), numbers),
     ),
-    max_size=60,
+    min_size=20,  # by themselves most would be too short to fill the slots
+    max_size=80,
 )
 
 
@@ -265,6 +269,7 @@ class Play:
         if name not in self.down:
             self.taken[name] += 1
             self.model.ask(use)
+            self.model.advance(0)  # those that wait for no time have begun when all else waits
 
     def end(self, which: int) -> None:
         if self.model.held:
@@ -306,8 +311,8 @@ class Play:
         """Stop a module, or start it again when it is off."""
         module = self.modules[name]
         if name in self.down:
-            if any(use.module == name for use in self.model.held):
-                return  # it still waits for the blocks of slots
+            if any(use.module in self.down for use in self.model.held):
+                return  # stops go before starts, and one still waits for the block of a slot
             self.down.discard(name)
         else:
             self.down.add(name)
