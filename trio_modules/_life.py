@@ -262,15 +262,23 @@ class Life:
         if module.has_to_drain and not in_a_hurry:
             began = module.workers.stop_began
             assert began is not None
-            await module.drain(began + self.unit.stop_timeout / 2)
+            try:
+                await module.drain(began + self.unit.stop_timeout / 2)
+            except trio.Cancelled:
+                self._cancel_work()  # what isn't in the nursery has to hear of it, too
+                raise
 
     async def _wind_up(self) -> None:
         """Cancel what still works, those with a grace period when that is over."""
         workers = self._module.workers
         self._stop_services()
-        workers.cancel(self.reason, with_grace=not (self._crashed or self._extras.expired))
+        self._cancel_work()
         if workers.guests:
             await workers.guests_left()
+
+    def _cancel_work(self) -> None:
+        with_grace = not (self._crashed or self._extras.expired)
+        self._module.workers.cancel(self.reason, with_grace=with_grace)
 
     async def _finish(self) -> None:
         """After the nursery: wait for the dependents to be down, then run the stop functions."""
@@ -309,6 +317,7 @@ class Life:
         except trio.Cancelled:
             if not self._over:
                 self._fail(None)
+            self._cancel_work()  # what isn't in the nursery has to hear of it, too
             raise
 
     def _begin_declared_work(self) -> None:
@@ -408,6 +417,8 @@ class Life:
         """The scope that the module's own task waits in was cancelled: by itself, or by a crash."""
         if not self._turn and not self._crashed:
             self._fall("its nursery or a lifespan of it was cancelled")
+        else:  # what isn't in the nursery has to hear of it, too
+            self._cancel_work()
 
     def _fall(self, why: str) -> None:
         self._crashed = True
