@@ -249,9 +249,8 @@ async def test_a_stop_that_hangs_on_a_thread_shows_where_it_is(where: str) -> No
             await switch_off(app, m)
         gate.open()
     text = str(caught.value)
-    assert "thread of Gate.pass_through" in text or "thread of pass_through" in text
+    assert "thread of pass_through" in text
     assert "in pass_through" in text
-    assert "assert self._open.wait(20)" in text
 
 
 @IN_THREADS
@@ -265,6 +264,7 @@ async def test_the_task_tree_shows_where_a_thread_is(where: str) -> None:
             await gate.reached.wait()
             tree = app.task_tree()  # the thread may be a step before its wait yet
             gate.open()
+        assert "thread of pass_through" in tree
         assert "in pass_through" in tree
         assert "pass_through" not in app.task_tree()
 
