@@ -449,8 +449,9 @@ class Life:
             return
         workers.open = False
         workers.stop_began = trio.current_time()
-        for scope in list(self._interruptible or ()):
-            scope.cancel(reason=self.reason)
+        if self._interruptible:
+            for scope in list(self._interruptible):
+                scope.cancel(reason=self.reason)
         self._module.began_to_stop()
 
     @property

@@ -327,7 +327,7 @@ class Part:
     @property
     def readiness_counts(self) -> bool:
         """Whether a declared worker has to say that it is ready before the module is ONLINE."""
-        return any(each.task_status for each in self.declared)
+        return bool(self.declared) and any(each.task_status for each in self.declared)
 
     def begin_declared_work(self) -> list[ServiceWorker]:
         """Begin all that is declared, and return those whose readiness holds ONLINE back."""
