@@ -496,7 +496,8 @@ class AppRun:
     def status_changed(self, unit: Unit, before: ModuleStatus) -> None:
         """See `Watcher`."""
         part = self.parts[unit.name]
-        part.tell_status()
+        if part.status_waiters or part.events_made is not None:
+            part.tell_status()
         self._seq += 1
         if self._changes:
             worst = part.worst_failure

@@ -87,7 +87,6 @@ class Part:
         "_numbers",
         "_reach",
         "_started",
-        "_status_waiters",
         "_stopping",
         "declared",
         "events_made",
@@ -100,6 +99,7 @@ class Part:
         "resources",
         "services",
         "start_functions",
+        "status_waiters",
         "stop_functions",
         "stop_timeout",
         "tasks_made",
@@ -132,7 +132,7 @@ class Part:
         self._reach: frozenset[str] | None = None
         self._started: trio.Event | None = None
         self._stopping: trio.Event | None = None
-        self._status_waiters: dict[ModuleStatus, trio.Event] | None = None
+        self.status_waiters: dict[ModuleStatus, trio.Event] | None = None
 
     # ------------------------------------------------------------ who it is
 
@@ -287,14 +287,14 @@ class Part:
 
     def status_reached(self, status: ModuleStatus) -> trio.Event:
         """An event that is set when the module next has that status."""
-        if self._status_waiters is None:
-            self._status_waiters = {}
-        return self._status_waiters.setdefault(status, trio.Event())
+        if self.status_waiters is None:
+            self.status_waiters = {}
+        return self.status_waiters.setdefault(status, trio.Event())
 
     def tell_status(self) -> None:
         """The status has changed: let those go who wait for it."""
-        if self._status_waiters:
-            event = self._status_waiters.pop(self.unit.status, None)
+        if self.status_waiters:
+            event = self.status_waiters.pop(self.unit.status, None)
             if event is not None:
                 event.set()
         if self.events_made is not None:
