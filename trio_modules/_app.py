@@ -346,7 +346,8 @@ class App:
         run.on_started = self.started.set
         run.on_removed = self._strike
         self._run = run
-        self._block = run.block(order, self._wish)
+        # An iterator lets go of the list, which the block would hold for as long as it lasts.
+        self._block = run.block(iter(order), self._wish)
         try:
             await self._block.__aenter__()
         except BaseException:

@@ -74,6 +74,8 @@ class _Extras:
         timed_out, waiting: whether the start ran out of time, and where everything was then.
         cause, reported: why it crashed or did not start, and whether that is reported.
         failures: what else went wrong.
+        holding: the service workers whose readiness the start waits for.
+        interruptible: what is cancelled when the stop begins.
         stop_scope: the one around the stop function that runs.
         late, late_timer, expired: the seconds that what follows has when the stop is overdue,
             the timer of that, and whether that is over, too.
@@ -85,6 +87,8 @@ class _Extras:
         "exit_scope",
         "expired",
         "failures",
+        "holding",
+        "interruptible",
         "late",
         "late_timer",
         "reported",
@@ -98,6 +102,8 @@ class _Extras:
         self.cause: BaseException | None = None
         self.reported = self.timed_out = self.expired = False
         self.failures: tuple[BaseException, ...] = ()
+        self.holding: set[ServiceWorker] = set()
+        self.interruptible: dict[trio.CancelScope, None] = {}
         self.waiting = ""
         self.late: float | None = None
         self.start_timer: Timer | None = None
@@ -119,8 +125,6 @@ class Life:
         "_crashed",
         "_extras",
         "_failed",
-        "_holding",
-        "_interruptible",
         "_module",
         "_supervisor",
         "_turn",
@@ -142,13 +146,11 @@ class Life:
         self._supervisor = supervisor
         self.start_timeout = start_timeout
         self.main_task: trio.lowlevel.Task | None = None
-        self._interruptible: dict[trio.CancelScope, None] | None = None
         self._reset()
 
     def _reset(self) -> None:
         self.function_runs = False
         self._turn = self._failed = self._crashed = self._completed = False
-        self._holding: set[ServiceWorker] | None = None
         self._extras = _NO_EXTRAS
 
     def _with_extras(self) -> _Extras:
@@ -306,7 +308,7 @@ class Life:
         if self._turn:
             return False
         self._begin_declared_work()
-        while self._holding and not self._over:
+        while self._extras.holding and not self._over:
             self._arm_start()
             await self._park_starting()
         return not self._over
@@ -323,7 +325,7 @@ class Life:
     def _begin_declared_work(self) -> None:
         holding = self._module.begin_declared_work()
         if holding:
-            self._holding = {worker for worker in holding if worker.holds_back}
+            self._with_extras().holding = {worker for worker in holding if worker.holds_back}
 
     def _come_online(self) -> None:
         """The last step of the start."""
@@ -384,14 +386,14 @@ class Life:
 
     def service_ready(self, worker: ServiceWorker) -> None:
         """A service worker that holds ONLINE back has called ``task_status.started()``."""
-        if self._holding and worker in self._holding:
-            self._holding.discard(worker)
-            if not self._holding:
+        if self._extras.holding and worker in self._extras.holding:
+            self._extras.holding.discard(worker)
+            if not self._extras.holding:
                 self._wake()
 
     def service_ended(self, worker: ServiceWorker) -> None:
         """A service worker has ended; one that was never ready makes the start fail."""
-        if self._holding and worker in self._holding and not self._over:
+        if self._extras.holding and worker in self._extras.holding and not self._over:
             self._fail(
                 RuntimeError(
                     f"service worker {worker.name!r} ended before it called task_status.started()"
@@ -449,8 +451,8 @@ class Life:
             return
         workers.open = False
         workers.stop_began = trio.current_time()
-        if self._interruptible:
-            for scope in list(self._interruptible):
+        if self._extras.interruptible:
+            for scope in list(self._extras.interruptible):
                 scope.cancel(reason=self.reason)
         self._module.began_to_stop()
 
@@ -459,7 +461,7 @@ class Life:
         module = self._module
         return bool(
             not self._parked
-            or self._holding
+            or self._extras.holding
             or module.stop_functions
             or module.resources
             or module.workers.busy
@@ -584,7 +586,6 @@ class Life:
         if self._extras.late_timer is not None:
             self._extras.late_timer.cancel()
         self._reset()
-        self._interruptible = None
         self._module.run_ended()
 
     # ------------------------------------------------------------ small change
@@ -609,14 +610,11 @@ class Life:
         if self._module.workers.stop_began is not None:
             scope.cancel(reason=self.reason)
             return
-        if self._interruptible is None:
-            self._interruptible = {}
-        self._interruptible[scope] = None
+        self._with_extras().interruptible[scope] = None
 
     def not_interruptible(self, scope: trio.CancelScope) -> None:
         """*scope* has been left."""
-        if self._interruptible is not None:
-            self._interruptible.pop(scope, None)
+        self._extras.interruptible.pop(scope, None)
 
     def extend_timeout(self, seconds: float) -> None:
         """Move the present deadline."""

@@ -101,7 +101,6 @@ class Part:
         "start_functions",
         "status_waiters",
         "stop_functions",
-        "stop_timeout",
         "tasks_made",
         "unit",
         "workers",
@@ -123,7 +122,6 @@ class Part:
         self.stop_functions: tuple[AsyncFn, ...] = ()
         self.declared: tuple[Declaration, ...] = ()
         self.prep_task: trio.lowlevel.Task | None = None
-        self.stop_timeout: float | None = None
         self.tasks_made: ModuleTasks | None = None
         self.events_made: ModuleEvents | None = None
         self._microtasks: Microtasks | None = None
