@@ -1617,3 +1617,38 @@ def test_a_shutdown_in_the_step_of_the_start_cancels_the_body_first(seed: int) -
     with deterministic_scheduling(seed):
         trio.run(main)
     assert trace == ["body, ONLINE", "body over", "stop"]
+
+
+async def test_a_failed_start_that_cannot_be_undone_in_time_still_fails_the_app(
+    autojump_clock: MockClock,
+) -> None:
+    """entering raises the StartError when all has ended, and the body never runs."""
+    db = Module("db", stop_timeout=5)
+    other = Module("other")
+    trace: list[str] = []
+
+    async def deaf() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(100)
+
+    @db.on_start
+    async def start() -> None:
+        db.start_worker(deaf)
+        await trio.sleep(1)
+        raise ValueError("no")
+
+    app = App(db, other)
+
+    async def run() -> None:
+        async with app:
+            trace.append("body")
+
+    with pytest.raises(StartError) as caught:
+        await run()
+    assert (caught.value.module, caught.value.stage) == ("db", "start")
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert trace == []
+    assert trio.current_time() == 101

@@ -131,6 +131,7 @@ class AppRun:
         self._seq = 0
         self._host = self._make_host(app, events)
         self._initial: frozenset[str] = frozenset()
+        self._failing: str | None = None
         self._root_nursery: trio.Nursery | None = None
         self._entering = True
         self._entered = trio.Event()
@@ -426,13 +427,27 @@ class AppRun:
         units = [self.supervisor.units[name] for name in wish]
         self.supervisor.want(units, units, self._all_started)
 
-    def _all_started(self, _: Ticket) -> None:
+    def _all_started(self, ticket: Ticket) -> None:
+        if self._is_failing(ticket):
+            return
         if self.reason is None:
             self.state = "running"
             self._initial = frozenset()
             self._body_runs = True  # a shutdown from here on has to cancel it first
             self.on_started()
             self._entered.set()
+
+    def _is_failing(self, ticket: Ticket) -> bool:
+        """Whether a start has failed and its undoing ran out of time: then the app goes down.
+
+        The start's own error is known when the module has really ended, and leaves the block.
+        """
+        for error in ticket.errors:
+            unit = self.supervisor.units.get(error.module) if isinstance(error, StopError) else None
+            if unit is not None and not unit.tracker.policy.cover_start and self.reason is None:
+                self._failing = unit.name
+                self.request_shutdown(f"the start of module {unit.name!r} failed")
+        return self._failing is not None
 
     # ------------------------------------------------------------ shutdown
 
@@ -524,6 +539,9 @@ class AppRun:
 
     def start_failed(self, unit: Unit, error: StartError) -> bool:
         """See `Watcher`."""
+        if unit.name == self._failing and self._verdict.began_by is None:
+            self._verdict.began_by = error
+            return True
         if self.reason is not None or (self.state == "starting" and unit.name in self._initial):
             self._shut_down_with(error, str(error).partition("\n")[0])
             return True
