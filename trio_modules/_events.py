@@ -405,6 +405,9 @@ class BaseEvent(Generic[T]):
         if not self._source.open:
             module = self._source.module
             raise ModuleOffline(module.name, module.status.name, f"trigger event {self.name!r}")
+        self._check_type(data)
+
+    def _check_type(self, data: object) -> None:
         if self._types is not None and not isinstance(data, self._types):
             expected = " or ".join(each.__name__ for each in self._types)
             raise TypeError(f"data of event {self.full_name!r} must be {expected}, got {data!r}")
@@ -437,8 +440,7 @@ class BaseEvent(Generic[T]):
 
     def inject(self, data: object, source: str) -> None:
         """Trigger it in somebody else's name; see `Module.inject_event`."""
-        if self._types is not None and not isinstance(data, self._types):
-            self._check(data)
+        self._check_type(data)
         for inbox in self.inboxes:
             if len(inbox.items) >= inbox.size and inbox.waits:
                 raise trio.WouldBlock
