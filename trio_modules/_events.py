@@ -14,7 +14,7 @@ import enum
 import types
 import typing
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -119,6 +119,7 @@ class EventModule(HasMainTask, Protocol):
     def status(self) -> ModuleStatus: ...
     @property
     def in_lifecycle_function(self) -> bool: ...
+    def holds_online_back(self, tasks: Sequence[trio.lowlevel.Task]) -> bool: ...
 
 
 class Source(Protocol):
@@ -452,7 +453,7 @@ class BaseEvent(Generic[T]):
     def _check_waiting_ends(self, full: list[Inbox]) -> Inbox | None:
         """Raise `EventDeadlock` if waiting can't end; the hook that the calling task runs in."""
         ancestors = _ancestors(trio.lowlevel.current_task())
-        starting = _starting()
+        starting = _starting(ancestors)
         for inbox in full:
             if not inbox.readers.keys().isdisjoint(ancestors):
                 raise EventDeadlock(self.full_name, inbox.name, "it runs in that hook")
@@ -513,12 +514,13 @@ def _ancestors(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:
     return found
 
 
-def _starting() -> EventModule | None:
-    """The module whose start the running code holds up."""
+def _starting(ancestors: Sequence[trio.lowlevel.Task]) -> EventModule | None:
+    """The module whose start the running code, which these tasks wait for, holds up."""
     owner = typing.cast("EventModule | None", current_owner())
     if owner is None or owner.status is not ModuleStatus.STARTING:
         return None
-    return owner if owner.in_lifecycle_function else None
+    holds_it_up = owner.in_lifecycle_function or owner.holds_online_back(ancestors)
+    return owner if holds_it_up else None
 
 
 def cycle_from(inbox: Inbox) -> list[Inbox]:

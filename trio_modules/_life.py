@@ -341,6 +341,10 @@ class Life:
             if not self._holding:
                 self._wake()
 
+    def holds_back(self, tasks: Sequence[trio.lowlevel.Task]) -> bool:
+        """Whether one of these tasks is a service worker that holds ONLINE back."""
+        return any(worker.task in tasks for worker in self._holding or ())
+
     def service_ended(self, worker: ServiceWorker) -> None:
         """A service worker has ended; one that was never ready makes the start fail."""
         if self._holding and worker in self._holding and not self._over:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import Context
 from typing import Literal
 
@@ -173,6 +173,10 @@ class Part:
                 None if nursery is None or nursery is self.workers.nursery else nursery.parent_task
             )
         return task is main
+
+    def holds_online_back(self, tasks: Sequence[trio.lowlevel.Task]) -> bool:
+        """Whether it isn't ONLINE because a service worker among these tasks isn't ready."""
+        return self.life.holds_back(tasks)
 
     def tasks(self) -> list[trio.lowlevel.Task]:
         """The tasks that hold all others of the module: its own and those of its guests."""
