@@ -99,7 +99,7 @@ class EventStatistics:
         triggered: how often it was triggered.
         delivered: how often a hook has handled it, over all of them.
         dropped: how often a hook or a subscription has missed it.
-        hooks: its hooks.
+        hooks: the hooks that get it now; those of modules that are stopped get nothing.
         injected: how often it was injected in whose name, by "module/event".
     """
 
@@ -309,7 +309,9 @@ class BaseEvent(Generic[T]):
     """All of `Event` but what needs rooms above."""
 
     __slots__ = (
+        "_gone",
         "_injected",
+        "_known",
         "_source",
         "_types",
         "inboxes",
@@ -328,6 +330,8 @@ class BaseEvent(Generic[T]):
         self._source = source
         self._types = accepted
         self.inboxes: tuple[Inbox, ...] = ()
+        self._known: dict[Inbox, None] = {}
+        self._gone = (0, 0)
         self.own: Broadcast[T] = Broadcast()
         self.watched = False
         self.triggered = 0
@@ -351,6 +355,25 @@ class BaseEvent(Generic[T]):
         if self._types is None:
             self._types = accepted
         return self._types == accepted
+
+    # ------------------------------------------------------------ inboxes
+
+    def connect(self, inbox: Inbox) -> None:
+        """From now on that inbox gets what is triggered."""
+        self.inboxes = (*self.inboxes, inbox)
+        self._known[inbox] = None
+
+    def disconnect(self, inbox: Inbox) -> None:
+        """From now on it gets nothing; what it has got in this run still counts."""
+        self.inboxes = tuple(each for each in self.inboxes if each is not inbox)
+
+    def forget(self, inbox: Inbox) -> None:
+        """Its hook is no longer declared: keep nothing of it but the figures."""
+        if inbox in self._known:
+            del self._known[inbox]
+            figures = inbox.statistics()
+            delivered, dropped = self._gone
+            self._gone = (delivered + figures.delivered, dropped + figures.dropped)
 
     # ------------------------------------------------------------ triggering
 
@@ -489,18 +512,21 @@ class BaseEvent(Generic[T]):
 
     def statistics(self) -> EventStatistics:
         """How often it was triggered in this run of the app, and what became of that (ours)."""
-        hooks = tuple(inbox.statistics() for inbox in self.inboxes)
+        known = [inbox.statistics() for inbox in self._known]
+        delivered, dropped = self._gone
         return EventStatistics(
             triggered=self.triggered,
-            delivered=sum(hook.delivered for hook in hooks),
-            dropped=sum(hook.dropped for hook in hooks) + self.own.lost,
-            hooks=hooks,
+            delivered=delivered + sum(hook.delivered for hook in known),
+            dropped=dropped + sum(hook.dropped for hook in known) + self.own.lost,
+            hooks=tuple(inbox.statistics() for inbox in self.inboxes),
             injected=types.MappingProxyType(dict(self._injected)),
         )
 
     def reset(self) -> None:
         """A run of the app begins."""
         self.triggered = 0
+        self._gone = (0, 0)
+        self._known = dict.fromkeys(self.inboxes)
         self._injected.clear()
         self.own.lost = 0
 

@@ -111,15 +111,13 @@ class Hook:
         """From now on it gets what is triggered."""
         if not self.is_open and self.event is not None:
             self.is_open = True
-            self.event.inboxes = (*self.event.inboxes, self.inbox)
+            self.event.connect(self.inbox)
 
     def close(self) -> int:
         """From now on it gets nothing; how much it had that it will never handle."""
         if self.is_open and self.event is not None:
             self.is_open = False
-            self.event.inboxes = tuple(
-                inbox for inbox in self.event.inboxes if inbox is not self.inbox
-            )
+            self.event.disconnect(self.inbox)
         return self.inbox.drop_all()
 
 
@@ -296,6 +294,8 @@ class ModuleEvents:
         for hook in self.hooks:
             if hook.lasts not in lasting:
                 hook.close()
+                if hook.event is not None:
+                    hook.event.forget(hook.inbox)
                 if hook.source is not None:
                     hook.source.listeners.pop(hook, None)
         self.hooks = [hook for hook in self.hooks if hook.lasts in lasting]
