@@ -399,12 +399,12 @@ class ModuleEvents:
             try:
                 await hook.fn(data[0] if hook.batch is None else data)
             except BaseException as exc:
-                self._failed(hook, exc, taken)
+                ends_app = self._failed(hook, exc, taken)
                 await trio.lowlevel.checkpoint_if_cancelled()
             else:
                 break
-            if hook.retry is None:
-                return
+            if hook.retry is None or ends_app:
+                break
             failures += 1
             self._say_it_retries(hook, failures)
             await trio.sleep(hook.retry.delay(failures, self.module.rng))
@@ -415,16 +415,18 @@ class ModuleEvents:
         message = f"failed {failures} times with the same events, and will get them again"
         self.module.fail_with(FailureLevel.WARNING, f"{hook.name}:retrying", message)
 
-    def _failed(self, hook: Hook, exc: BaseException, taken: list[object]) -> None:
+    def _failed(self, hook: Hook, exc: BaseException, taken: list[object]) -> bool:
+        """Report what a hook raised, or pass it on; whether that ends the app."""
         assert self._reporter is not None
         caught = take_apart(exc)
         self._reporter.pass_on(caught)
         if caught.failure is None:
-            return
+            return bool(caught.fatal)
         for item in taken:
             if isinstance(item, Injected):
                 add_note(caught.failure, f"with an event injected by {item.source!r}")
         self.module.workers.report(caught.failure, hook.name, "hook")
+        return bool(caught.fatal)
 
     # ------------------------------------------------------------ stopping
 
