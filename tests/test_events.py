@@ -84,7 +84,8 @@ def test_the_events_of_a_module_are_a_mapping() -> None:
     """events are found by name, in the order of declaration, and can't be changed from outside."""
     module = Module("m")
     assert dict(module.events) == {}
-    first, second = module.event("first", int), module.event("second")
+    first = module.event("first", int)
+    second: Event[str] = module.event("second")
     assert list(module.events.items()) == [("first", first), ("second", second)]
     events: Any = module.events
     with pytest.raises(TypeError):
@@ -462,8 +463,9 @@ async def test_an_event_can_be_triggered_from_the_start_until_the_stop_functions
 async def test_a_refused_trigger_says_why(autojump_clock: MockClock) -> None:
     """the error names the event, the module and its status."""
     module = Module("m")
+    event = module.event("event", int)
     with pytest.raises(ModuleOffline, match=r"'m'.*trigger event 'event'"):
-        module.event("event").trigger_nowait(1)
+        event.trigger_nowait(1)
 
 
 async def test_a_thread_triggers_by_way_of_trio(autojump_clock: MockClock) -> None:
@@ -727,7 +729,7 @@ async def test_a_hook_on_an_unknown_event_keeps_the_app_from_running(text: str, 
 
 async def test_a_hook_on_the_event_of_a_stranger_is_an_error() -> None:
     """an event whose module isn't in the app, though one of its name is, isn't found."""
-    _, sink, event = pair()
+    _, sink, event = pair(int)
     sink.hook(event, Gate(), name="h")
     with pytest.raises(GraphError, match="no module 'source'"):
         App(sink).check()

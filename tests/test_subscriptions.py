@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
+import attrs
 import pytest
 import trio
 from event_helpers import Gate, loss_fault, pair
@@ -14,18 +15,13 @@ from trio.testing import MockClock
 
 from trio_modules import (
     App,
+    Event,
     GraphError,
     Module,
     ModuleOffline,
     Occurrence,
     Overflow,
 )
-
-if TYPE_CHECKING:
-    pass
-
-T = TypeVar("T")
-
 
 # ---------------------------------------------------------------------- subscriptions
 
@@ -50,9 +46,9 @@ async def test_a_subscription_ends_with_its_block(autojump_clock: MockClock) -> 
         event.trigger_nowait(1)
         with pytest.raises(trio.ClosedResourceError):
             channel.receive_nowait()
-        async with event.subscribe() as late:
+        async with event.subscribe() as late_channel:
             event.trigger_nowait(2)
-            assert late.receive_nowait() == 2
+            assert late_channel.receive_nowait() == 2
 
 
 async def test_a_subscriber_that_lags_loses_the_oldest(autojump_clock: MockClock) -> None:
@@ -101,16 +97,17 @@ async def test_the_events_of_an_app_are_occurrences(autojump_clock: MockClock) -
             event.trigger_nowait(1)
             await trio.sleep(2)
             await other.trigger("a")
-            late = sink.event("late")
+            late: Event[None] = sink.event("late")
             late.trigger_nowait(None)
             sink.inject_event("mine", "source/event", 3)
         seen = await drain(channel)
     start = seen[0].time
-    assert seen == [
-        Occurrence(event, 1, start),
-        Occurrence(other, "a", start + 2),
-        Occurrence(late, None, start + 2),
-        Occurrence(event, 3, start + 2, "sink/mine"),
+    assert all(type(each) is Occurrence for each in seen)
+    assert [attrs.astuple(each, recurse=False) for each in seen] == [
+        (event, 1, start, ""),
+        (other, "a", start + 2, ""),
+        (late, None, start + 2, ""),
+        (event, 3, start + 2, "sink/mine"),
     ]
 
 
