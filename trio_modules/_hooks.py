@@ -265,9 +265,12 @@ class ModuleEvents:
     def close_all(self) -> None:
         """Nothing will be handled any more: drop what is left, and say so."""
         for hook in self.hooks:
-            lost = hook.close()
-            if lost:
-                self.module.warn("hook %s dropped %d events that were left", hook.name, lost)
+            self._close(hook)
+
+    def _close(self, hook: Hook) -> None:
+        lost = hook.close()
+        if lost:
+            self.module.warn("hook %s dropped %d events that were left", hook.name, lost)
 
     def status_changed(self, status: ModuleStatus) -> None:
         """The module has a new status."""
@@ -293,7 +296,7 @@ class ModuleEvents:
     def _keep(self, lasting: tuple[str, ...]) -> None:
         for hook in self.hooks:
             if hook.lasts not in lasting:
-                hook.close()
+                self._close(hook)
                 if hook.event is not None:
                     hook.event.forget(hook.inbox)
                 if hook.source is not None:
