@@ -242,10 +242,11 @@ class ModuleEvents:
         for hook in self.hooks:
             hook.close()
             hook.event = None
+            if hook.source is not None:
+                hook.source.listeners.pop(hook, None)
         self._slow.clear()
         for event in self.events.values():
             event.own.end()
-        self.listeners.clear()
         self.open = False
         self._room = None
         for event in self.events.values():
