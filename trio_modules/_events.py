@@ -119,6 +119,8 @@ class EventModule(HasMainTask, Protocol):
     def status(self) -> ModuleStatus: ...
     @property
     def in_lifecycle_function(self) -> bool: ...
+    @property
+    def is_coming(self) -> bool: ...
     def holds_online_back(self, tasks: Sequence[trio.lowlevel.Task]) -> bool: ...
 
 
@@ -389,7 +391,7 @@ class BaseEvent(Generic[T]):
             ModuleOffline: if its module is neither starting nor online nor stopping.
             TypeError: if the data isn't of the type that the event was declared with.
             EventDeadlock: if it would wait for the hook that it runs in, or for the start of its
-                own module; nobody gets it then.
+                own module, or for its restart in a stop function; nobody gets it then.
 
         Cancelled while it waits: who has it keeps it, for the others it counts as dropped.
         """
@@ -541,9 +543,12 @@ def _ancestors(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:
 
 
 def _starting(ancestors: Sequence[trio.lowlevel.Task]) -> EventModule | None:
-    """The module whose start the running code, which these tasks wait for, holds up."""
+    """The module whose start, or restart, the running code holds up; these tasks wait for it."""
     owner = typing.cast("EventModule | None", current_owner())
-    if owner is None or owner.status is not ModuleStatus.STARTING:
+    if owner is None:
+        return None
+    restarting = owner.status is ModuleStatus.STOPPING and owner.is_coming
+    if not restarting and owner.status is not ModuleStatus.STARTING:
         return None
     holds_it_up = owner.in_lifecycle_function or owner.holds_online_back(ancestors)
     return owner if holds_it_up else None

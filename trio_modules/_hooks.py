@@ -55,8 +55,6 @@ class HookModule(EventModule, Protocol):
     @property
     def workers(self) -> Workers: ...
     @property
-    def is_coming(self) -> bool: ...
-    @property
     def rng(self) -> random.Random: ...
     def fail_with(self, level: FailureLevel, failure_id: str, message: str) -> None: ...
     def resolve_failure(self, failure_id: str) -> bool: ...
@@ -447,6 +445,11 @@ class ModuleEvents:
                 await self._idle.wait()
         self._idle = None
         self.close_all()
+
+    def readers_ended(self) -> None:
+        """All of them, before the stop functions: what can't be read in another run is dropped."""
+        if not self.module.is_coming:
+            self.close_all()
 
     def stop_triggering(self) -> None:
         """The stop functions have ended: its events can't be triggered any more."""

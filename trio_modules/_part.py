@@ -453,6 +453,11 @@ class Part:
         if self.events_made is not None:
             await self.events_made.drain(deadline)
 
+    def readers_ended(self) -> None:
+        """Its hooks have ended, its stop functions have not."""
+        if self.events_made is not None:
+            self.events_made.readers_ended()
+
     def stop_triggering(self) -> None:
         """Its stop functions have ended."""
         if self.events_made is not None:
