@@ -163,6 +163,8 @@ class Inbox:
         senders: the tasks that wait for room.
         blocked_on: the inboxes for which the hook's own triggers wait.
         accepted, dropped: counted over one run of the app.
+        taken: how often readers have taken something that they may have to give back.
+        unfinished: what they couldn't handle, each with the number of the taking.
     """
 
     __slots__ = (
@@ -179,6 +181,8 @@ class Inbox:
         "readers",
         "senders",
         "size",
+        "taken",
+        "unfinished",
         "waits",
     )
 
@@ -201,6 +205,8 @@ class Inbox:
         self.senders: deque[_Sender] = deque()
         self.blocked_on: list[Inbox] = []
         self.busy = 0
+        self.taken = 0
+        self.unfinished: list[tuple[int, list[object]]] = []
         self.accepted = 0
         self.dropped = 0
         self._slow = slow
@@ -229,6 +235,23 @@ class Inbox:
             self.items.append(sender.data)
             self.accepted += 1
             sender.done(self)
+
+    def take(self, count: int) -> tuple[int, list[object]]:
+        """Take the next ones out; the number of the taking, and what it was."""
+        taken = [self.items.popleft() for _ in range(count)]
+        self.taken += 1
+        self.busy += count
+        if self.senders:
+            self.refill()
+        return self.taken, taken
+
+    def give_back(self) -> None:
+        """All readers have ended: what they couldn't handle is next, in the order triggered."""
+        self.unfinished.sort(key=_number, reverse=True)
+        for _, taken in self.unfinished:
+            self.busy -= len(taken)
+            self.items.extendleft(reversed(taken))
+        self.unfinished.clear()
 
     def expect(self, sender: _Sender) -> None:
         """A sender waits for room."""
@@ -267,6 +290,10 @@ class Inbox:
             dropped=figures.dropped,
             handling=figures.handling,
         )
+
+
+def _number(unfinished: tuple[int, list[object]]) -> int:
+    return unfinished[0]
 
 
 class _Sender:

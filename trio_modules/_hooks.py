@@ -355,6 +355,8 @@ class ModuleEvents:
                     await trio.lowlevel.checkpoint()
         finally:
             del inbox.readers[this]
+            if not inbox.readers:
+                inbox.give_back()
             del self._room.reading[this]
 
     async def _read_each(self, hook: Hook) -> None:
@@ -381,18 +383,16 @@ class ModuleEvents:
         """Handle what is there, as many at a time as the hook says, until that has worked."""
         inbox = hook.inbox
         count = min(len(inbox.items), hook.batch or 1)
-        taken = [inbox.items.popleft() for _ in range(count)]
-        if inbox.senders:
-            inbox.refill()
-        inbox.busy += count
+        number, taken = inbox.take(count)
         is_done = False
         try:
             await self._give(hook, taken)
             is_done = True
         finally:
-            inbox.busy -= count
-            if hook.retry is not None and not is_done:
-                inbox.items.extendleft(reversed(taken))
+            if is_done or hook.retry is None:
+                inbox.busy -= count
+            else:
+                inbox.unfinished.append((number, taken))
 
     async def _give(self, hook: Hook, taken: list[object]) -> None:
         data = [item.data if isinstance(item, Injected) else item for item in taken]
