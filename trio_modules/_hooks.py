@@ -345,7 +345,7 @@ class ModuleEvents:
 
         try:
             while True:
-                if not inbox.items:
+                while not inbox.items:  # who was woken may find that another was quicker
                     inbox.parked.append(this)
                     if self._idle is not None:
                         self._idle.set()
