@@ -350,6 +350,8 @@ class ModuleEvents:
                     if self._idle is not None:
                         self._idle.set()
                     await trio.lowlevel.wait_task_rescheduled(unpark)
+                # What comes in the step of a crash is for the next run.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await read(hook)
                 if inbox.items:
                     await trio.lowlevel.checkpoint()
