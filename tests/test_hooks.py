@@ -264,6 +264,35 @@ async def test_a_batch_makes_room_for_those_who_wait(autojump_clock: MockClock) 
     assert [list(each) for each in gate.seen] == [[0], [1, 2, 3], [4, 5, 6], [7, 8]]
 
 
+@pytest.mark.parametrize("options", [{"batch": 3}, {"retry": Backoff()}, {}])
+async def test_readers_side_by_side_take_nothing_when_there_is_nothing(
+    options: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    """a quick hook with concurrency is never called without an event, nor fails for that."""
+    source, sink, event = pair(int)
+    seen: list[int] = []
+
+    async def take(data: Any) -> None:
+        some = list(data) if "batch" in options else [data]
+        assert some
+        seen.extend(some)
+
+    async def send(first: int) -> None:
+        for n in range(first, first + 100):
+            await event.trigger(n)
+
+    sink.hook(event, take, concurrency=3, **options)
+
+    async def use() -> None:
+        async with trio.open_nursery() as nursery:
+            for first in range(0, 300, 100):
+                nursery.start_soon(send, first)
+        await let_run()
+
+    assert await reports_of(App(source, sink), use) == []
+    assert sorted(seen) == list(range(300))
+
+
 # ---------------------------------------------------------------------- exceptions
 
 
