@@ -105,8 +105,8 @@ def test_a_function_that_cannot_be_a_hook_is_refused_at_once() -> None:
         sink.hook(event, wrong)
     with pytest.raises(TypeError, match="hook"):
         sink.hook(event)(wrong)
+    wrong_args: Any = one
     with pytest.raises(TypeError, match="hook"):
-        wrong_args: Any = one
         sink.hook(event, wrong_args, "too many")
     sync: Any = print
     with pytest.raises(TypeError, match="async"):
@@ -429,11 +429,15 @@ async def test_what_is_no_exception_ends_the_app(
         raise kind
 
     app = App(source, sink)
+
+    async def live() -> None:
+        async with app:
+            event.trigger_nowait(1)
+            await trio.sleep_forever()
+
     async with app.reports() as channel:
         with pytest.raises(kind):
-            async with app:
-                event.trigger_nowait(1)
-                await trio.sleep_forever()
+            await live()
         reports = [str(report.exception) async for report in channel]
     assert trio.current_time() < 100
     assert stopped == ["sink"]
