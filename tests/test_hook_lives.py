@@ -67,17 +67,13 @@ async def test_a_hook_begins_when_both_modules_are_online(autojump_clock: MockCl
         await event.trigger(1)
         await trio.sleep(3)
 
-    for number, seconds in enumerate((1, 5)):
-        sink = Module(f"sink{number}")
-        sink.on_start(sleeping(seconds))
+    async def take(_: int, number: int) -> None:
+        times.append((number, trio.current_time() - began))
 
-        async def take(_: int, number: int = number) -> None:
-            times.append((number, trio.current_time() - began))
-
-        sink.hook("source/event", take)
-        if number == 0:
-            first = sink
-    async with App(source, first, sink):
+    sinks = [Module("sink0", start=sleeping(1)), Module("sink1", start=sleeping(5))]
+    for number, sink in enumerate(sinks):
+        sink.hook("source/event", take, number)
+    async with App(source, *sinks):
         await let_run()
     assert times == [(0, 3), (1, 5)]
 
@@ -445,11 +441,11 @@ async def test_a_hook_with_retry_gets_its_events_again_after_a_crash(
     event = source.event("event", int)
     done: list[int] = []
 
-    @sink.hook(event, batch=batch, retry=Backoff(initial=1))
     async def take(data: Any) -> None:
         await trio.sleep(1)
         done.extend([data] if batch is None else data)
 
+    sink.hook(event, take, batch=batch, retry=Backoff(initial=1))
     async with App(source, sink):
         for n in range(5):
             event.trigger_nowait(n)
