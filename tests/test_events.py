@@ -1,15 +1,16 @@
-"""Events: triggering, inboxes, overflow, waiting, deadlocks, subscriptions, injection."""
+"""Events: declared, typed, triggered, buffered, dropped and counted."""
 
 from __future__ import annotations
 
-import functools
-import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 import pytest
 import trio
+from event_helpers import Gate, hook_figures, loss_fault, pair
+from lifecycle_helpers import watching
 from support import let_run
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
     App,
@@ -19,595 +20,720 @@ from trio_modules import (
     Module,
     ModuleOffline,
     Overflow,
+    Restart,
+    StartError,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
-class Pair:
-    """A source with an event and a sink with one hook on it, which takes its time if told so."""
-
-    def __init__(self, **options: Any) -> None:
-        self.source = Module("source")
-        self.sink = Module("sink", depends_on=[self.source])
-        self.event: Event[int] = self.source.event("tick", int)
-        self.seen: list[int] = []
-        self.gate = trio.Event()
-        self.gate.set()
-        self.sink.hook(self.event, self.take, **options)
-        self.app = App(self.source, self.sink)
-
-    async def take(self, data: int) -> None:
-        await self.gate.wait()
-        self.seen.append(data)
-
-    def close(self) -> None:
-        self.gate = trio.Event()
-
-    def figures(self) -> tuple[int, int, int, int]:
-        """Delivered, handling, backlog, dropped of the hook."""
-        (hook,) = self.event.statistics().hooks
-        return hook.delivered, hook.handling, hook.backlog, hook.dropped
+T = TypeVar("T")
 
 
-# ---------------------------------------------------------------- declaring
+# ---------------------------------------------------------------------- declaration
 
 
-def test_an_event_is_the_same_object_on_a_second_call() -> None:
-    """with or without its type, by whatever call."""
+def test_the_event_of_a_name_is_one_object() -> None:
+    """asking a second time, with the type or without, gives the same event."""
     module = Module("m")
     event = module.event("tick", int)
-    again: Event[int] = module.event("tick")
-    assert module.event("tick", int) is event is again
-    assert module.events == {"tick": event}
+    assert module.event("tick", int) is event
+    assert module.event("tick") is event
+    assert isinstance(event, Event)
     assert (event.name, event.module, event.full_name) == ("tick", module, "m/tick")
 
 
 def test_another_type_for_the_same_event_is_an_error() -> None:
-    """the first type that was named stays."""
+    """the type of an event's data can't change, and the message shows both names."""
     module = Module("m")
     module.event("tick", int)
-    with pytest.raises(TypeError, match=r"must stay the same, got <class 'str'>"):
+    with pytest.raises(TypeError, match=r"data_type of 'm/tick' must stay .*'str'"):
+        module.event("tick", str)
+
+
+def test_a_type_may_be_named_later() -> None:
+    """the first type that is named counts, whoever asked before without one."""
+    module = Module("m")
+    assert module.event("tick") is module.event("tick", int)
+    with pytest.raises(TypeError, match="data_type"):
         module.event("tick", str)
 
 
 @pytest.mark.parametrize("name", ["", "a/b"])
-def test_a_name_of_an_event_is_not_empty_and_without_slash(name: str) -> None:
-    """the slash divides the module's name from the event's."""
-    with pytest.raises(ValueError, match="name must be non-empty"):
+def test_the_name_of_an_event_has_to_be_one(name: str) -> None:
+    """an empty name, or one with a slash, is an error that shows it."""
+    with pytest.raises(ValueError, match="name"):
         Module("m").event(name)
 
 
-def test_a_data_type_has_to_be_a_type() -> None:
-    """a value in its place is an early error."""
-    wrong: Any = 5
-    with pytest.raises(TypeError, match="data_type must be a type, got 5"):
+def test_what_is_no_type_is_an_error() -> None:
+    """a value where a type belongs is an error at the declaration."""
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="data_type must be a type, got 3"):
         Module("m").event("tick", wrong)
 
 
-@pytest.mark.parametrize(
-    ("data_type", "good", "bad"),
-    [
-        (int, 1, "x"),
-        (float, 1, "x"),
-        (float, 1.5, None),
-        (list[int], ["not looked at"], (1,)),
-        (dict[str, int], {}, []),
-        (int | None, None, "x"),
-        (type(None), None, 0),
-    ],
-)
-async def test_data_of_another_type_is_refused(data_type: Any, good: Any, bad: Any) -> None:
-    """generics are checked by their origin, float takes an int; nobody gets the wrong data."""
+def test_internal_is_a_mark() -> None:
+    """an internal event says so, and is triggered like any other."""
     module = Module("m")
-    event: Event[Any] = module.event("tick", data_type)
-    async with App(module):
-        event.trigger_nowait(good)
-        await event.trigger(good)
-        with pytest.raises(TypeError, match="data of event 'm/tick' must be"):
-            event.trigger_nowait(bad)
-        with pytest.raises(TypeError, match="data of event 'm/tick' must be"):
-            await event.trigger(bad)
-        assert event.statistics().triggered == 2
+    assert module.event("inside", internal=True).internal
+    assert not module.event("outside").internal
 
 
-async def test_data_is_not_checked_without_a_type_or_when_switched_off() -> None:
-    """an event typed by annotation, or with check=False, takes what it is given."""
+def test_the_events_of_a_module_are_a_mapping() -> None:
+    """events are found by name, in the order of declaration, and can't be changed from outside."""
     module = Module("m")
-    noted: Event[int] = module.event("noted")
-    free = module.event("free", int, check=False)
-    wrong: Any = "x"
+    assert dict(module.events) == {}
+    first = module.event("first", int)
+    second: Event[str] = module.event("second")
+    assert list(module.events.items()) == [("first", first), ("second", second)]
+    events: Any = module.events
+    with pytest.raises(TypeError):
+        events["third"] = first
+
+
+# ---------------------------------------------------------------------- the type of the data
+
+FITS: list[tuple[Any, Any]] = [
+    (int, 1),
+    (int, True),
+    (float, 1.5),
+    (float, 1),
+    (str, "a"),
+    (None, None),
+    (type(None), None),
+    (list[int], [1]),
+    (list[int], ["not looked at"]),
+    (dict[str, int], {}),
+    (Sequence[int], (1,)),
+    (Union[int, str], "a"),  # noqa: UP007
+    (Union[int, str], 1),  # noqa: UP007
+    (Optional[float], None),  # noqa: UP045
+    (Optional[float], 2),  # noqa: UP045
+    (int | None, None),
+    (list[int] | str, [1]),
+    (Any, object()),
+    (Union[int, Any], "a"),  # noqa: UP007
+    (object, 1),
+    (tuple[int, ...], (1, 2)),
+]
+FITS_NOT: list[tuple[Any, Any]] = [
+    (int, "a"),
+    (int, 1.5),
+    (int, None),
+    (float, "1"),
+    (str, 1),
+    (None, 0),
+    (list[int], (1,)),
+    (dict[str, int], []),
+    (Union[int, str], 1.5),  # noqa: UP007
+    (Optional[float], "a"),  # noqa: UP045
+    (int | None, "a"),
+    (list[int] | str, {1}),
+]
+
+
+async def both_triggers(event: Event[Any], data: Any) -> None:
+    event.trigger_nowait(data)
+    await event.trigger(data)
+
+
+@pytest.mark.parametrize(("data_type", "data"), FITS)
+async def test_data_of_the_type_passes(data_type: Any, data: Any) -> None:
+    """a subclass, the origin of a generic, an int for a float and a part of a union all fit."""
+    module = Module("m")
+    seen = Gate(is_open=True)
+    event: Event[Any] = module.event("event", data_type)
+    module.hook(event, seen)
     async with App(module):
-        noted.trigger_nowait(wrong)
-        free.trigger_nowait(wrong)
+        await both_triggers(event, data)
+        await let_run()
+    assert seen.seen == [data, data]
 
 
-@pytest.mark.parametrize("buffer", [0, -1, 1.5, True])
-def test_a_buffer_is_a_number_of_at_least_one(buffer: Any) -> None:
-    """the argument is named, the value shown."""
-    pair = Pair()
-    with pytest.raises((TypeError, ValueError), match=r"buffer must be .* got"):
-        pair.sink.hook(pair.event, pair.take, buffer=buffer)
+@pytest.mark.parametrize(("data_type", "data"), FITS_NOT)
+async def test_data_of_another_type_is_an_error_at_the_trigger(data_type: Any, data: Any) -> None:
+    """the error names the event and shows the data, and nobody gets it."""
+    module = Module("m")
+    seen = Gate(is_open=True)
+    # None stands for "not checked" where a type is asked for, so its type is declared.
+    event: Event[Any] = module.event("event", type(None) if data_type is None else data_type)
+    module.hook(event, seen)
+    async with App(module):
+        with pytest.raises(TypeError, match=r"data of event 'm/event' must be .*, got "):
+            event.trigger_nowait(data)
+        with pytest.raises(TypeError, match=r"data of event 'm/event' must be .*, got "):
+            await event.trigger(data)
+        await let_run()
+    assert seen.seen == []
+    assert event.statistics().triggered == 0
 
 
-def test_a_hook_is_async_and_takes_the_data() -> None:
-    """a sync function and a wrong signature are errors when the hook is declared."""
-    pair = Pair()
-    sync: Any = lambda data: None  # noqa: E731
-
-    async def nothing() -> None: ...
-
-    wrong: Any = nothing
-    with pytest.raises(TypeError, match="hook expected an async function"):
-        pair.sink.hook(pair.event, sync)
-    with pytest.raises(TypeError, match="hook can't call"):
-        pair.sink.hook(pair.event, wrong)
+async def test_an_event_typed_by_annotation_is_not_checked() -> None:
+    """without a type, and with check=False, everything passes."""
+    module = Module("m")
+    ticks: Event[list[int]] = module.event("ticks")
+    loose: Event[Any] = module.event("loose", int, check=False)
+    wrong: Any = "no list"
+    async with App(module):
+        ticks.trigger_nowait(wrong)
+        loose.trigger_nowait("no int")
+    assert ticks.statistics().triggered == loose.statistics().triggered == 1
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("sourse/tick", "no module 'sourse'.*source"),
-        ("source/tik", "module 'source' has no event 'tik'.*tick"),
-    ],
-)
-async def test_an_unknown_event_is_an_error_at_entry(target: str, message: str) -> None:
-    """entering the app and checking it name the near misses, and nothing has run."""
-    pair = Pair()
-    other = Module("other")
-    other.hook(target, pair.take)
-    app = App(pair.source, other)
-    with pytest.raises(GraphError, match=message):
-        app.check()
-    with pytest.raises(GraphError, match=message):
-        await app.__aenter__()
+# ---------------------------------------------------------------------- triggering
 
 
-async def test_an_event_of_a_module_that_is_not_here_is_an_error_at_entry() -> None:
-    """another module of that name doesn't help."""
-    source, sink = Module("source"), Module("sink")
-    event = source.event("tick", int)
-    impostor = Module("source")
-    impostor.event("tick", int)
-    sink.hook(event, trio.sleep)
-    with pytest.raises(GraphError, match="belongs to another module"):
-        await App(impostor, sink).__aenter__()
-    with pytest.raises(GraphError, match="no module 'source'"):
-        await App(sink).__aenter__()
+async def test_a_trigger_is_a_checkpoint(autojump_clock: MockClock) -> None:
+    """trigger is one without a hook, with one that has room, and when it refuses the data."""
+    source, sink, event = pair(int)
+    gate = Gate(is_open=True)
+    async with App(source, sink):
+        with assert_checkpoints():
+            await event.trigger(1)
+        sink.hook(event, gate)
+        with assert_checkpoints():
+            await event.trigger(2)
+        wrong: Any = "a"
+        with assert_checkpoints(), pytest.raises(TypeError):
+            await event.trigger(wrong)
+    with assert_checkpoints(), pytest.raises(ModuleOffline):
+        await event.trigger(3)
 
 
-@pytest.mark.parametrize("target", ["tick", "a/b/c", "/tick", "source/"])
-def test_a_name_of_an_event_has_a_module_and_an_event(target: str) -> None:
-    """anything else is refused when the hook is declared."""
-    pair = Pair()
-    with pytest.raises(ValueError, match="event must be an Event or 'module/event', got"):
-        pair.sink.hook(target, pair.take)
+async def test_a_trigger_that_is_cancelled_already_is_not_one(autojump_clock: MockClock) -> None:
+    """cancelled at its checkpoint nobody gets it, and it isn't counted."""
+    source, sink, event = pair(int)
+    gate = Gate(is_open=True)
+    sink.hook(event, gate)
+    async with App(source, sink):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await event.trigger(1)
+        await let_run()
+    assert scope.cancelled_caught
+    assert gate.seen == []
+    assert event.statistics().triggered == 0
 
 
-async def test_a_hook_by_name_gets_the_arguments_of_its_declaration(
+async def test_hooks_with_room_have_it_at_once(autojump_clock: MockClock) -> None:
+    """a trigger that waits for a full hook has already given it to the others."""
+    source, sink, event = pair(int)
+    full, free = Gate(), Gate(is_open=True)
+    sink.hook(event, full, name="full", buffer=1)
+    sink.hook(event, free, name="free")
+    async with App(source, sink), trio.open_nursery() as nursery:
+        for n in range(2):
+            await event.trigger(n)
+            await let_run()
+        nursery.start_soon(event.trigger, 2)
+        await let_run()
+        assert free.seen == [0, 1, 2]
+        assert hook_figures(event, "sink/full") == (0, 0, 1, 1, 1)
+        assert nursery.child_tasks
+        full.may.set()
+        await let_run()
+        assert not nursery.child_tasks
+    assert full.seen == [0, 1, 2]
+
+
+async def test_a_trigger_waits_for_all_full_hooks(autojump_clock: MockClock) -> None:
+    """with two full hooks it returns when the slower one has room."""
+    source, sink, event = pair(int)
+    gates = [Gate(), Gate()]
+    for number, gate in enumerate(gates):
+        sink.hook(event, gate, name=f"h{number}", buffer=1)
+    async with App(source, sink), trio.open_nursery() as nursery:
+        for n in range(2):
+            await event.trigger(n)
+            await let_run()
+        nursery.start_soon(event.trigger, 2)
+        await let_run()
+        gates[0].may.set()
+        await let_run()
+        assert gates[0].seen == [0, 1, 2]
+        assert nursery.child_tasks
+        gates[1].may.set()
+    assert gates[1].seen == [0, 1, 2]
+
+
+async def test_a_cancelled_trigger_counts_as_dropped_for_who_has_it_not(
     autojump_clock: MockClock,
 ) -> None:
-    """the plain call takes arguments that follow the data, and a decorator gives the function."""
-    source = Module("source")
-    event = source.event("tick", int)
-    sink = Module("sink", depends_on=[source])
-    seen = []
-
-    async def take(data: int, factor: int) -> None:
-        seen.append(data * factor)
-
-    sink.hook("source/tick", take, 10)
-
-    @sink.hook(event, name="other")
-    async def other(data: int) -> None:
-        seen.append(data)
-
+    """cancelled while it waits, the hook with room keeps it, the full one never sees it."""
+    source, sink, event = pair(int)
+    full, free = Gate(), Gate(is_open=True)
+    sink.hook(event, full, name="full", buffer=1)
+    sink.hook(event, free, name="free")
     async with App(source, sink):
+        for n in range(2):
+            await event.trigger(n)
+            await let_run()
+        with trio.move_on_after(1) as scope:
+            await event.trigger(2)
+        assert scope.cancelled_caught
+        full.may.set()
         await event.trigger(3)
         await let_run()
-        await other(7)
-    assert sorted(seen) == [3, 7, 30]
-
-
-# ---------------------------------------------------------------- delivering
-
-
-async def test_events_are_handled_in_the_order_triggered(autojump_clock: MockClock) -> None:
-    """a hook sees all of them, once, whether it was waited for or not."""
-    pair = Pair(buffer=10)
-    async with pair.app:
-        for number in range(0, 1_000, 2):
-            await pair.event.trigger(number)
-            try:
-                pair.event.trigger_nowait(number + 1)
-            except trio.WouldBlock:
-                await pair.event.trigger(number + 1)
-        await let_run()
-    assert pair.seen == list(range(1_000))
-
-
-async def test_trigger_nowait_is_for_all_hooks_or_for_none(autojump_clock: MockClock) -> None:
-    """one full hook that says WAIT is enough, and then nobody gets it."""
-    pair = Pair(buffer=2)
-    other: list[int] = []
-
-    async def note(data: int) -> None:
-        other.append(data)
-
-    pair.sink.hook(pair.event, note)
-    async with pair.app:
-        pair.close()
-        for number in range(3):  # one in hand, two in the buffer
-            await pair.event.trigger(number)
-            await let_run()
-        with pytest.raises(trio.WouldBlock):
-            pair.event.trigger_nowait(3)
-        await let_run()
-        assert other == [0, 1, 2]
-        assert pair.event.statistics().triggered == 3
-        pair.gate.set()
-    assert pair.seen == [0, 1, 2]
-
-
-async def test_trigger_waits_for_the_full_hooks_alone(autojump_clock: MockClock) -> None:
-    """who has room gets it at once; the sender goes on when the last one has it."""
-    pair = Pair(buffer=1)
-    other: list[int] = []
-
-    async def note(data: int) -> None:
-        other.append(data)
-
-    pair.sink.hook(pair.event, note)
-    done: list[float] = []
-
-    async def send() -> None:
-        await pair.event.trigger(2)
-        done.append(trio.current_time())
-
-    async with pair.app, trio.open_nursery() as nursery:
-        pair.close()
-        for number in range(2):
-            await pair.event.trigger(number)
-            await let_run()
-        nursery.start_soon(send)
-        await let_run()
-        assert other == [0, 1, 2]
-        assert not done
-        assert pair.event.statistics().hooks[0].senders_waiting == 1
-        await trio.sleep(5)
-        pair.gate.set()
-    assert done == [5.0]
-    assert pair.seen == [0, 1, 2]
-
-
-async def test_a_sender_that_is_cancelled_counts_as_dropped_where_it_waited(
-    autojump_clock: MockClock,
-) -> None:
-    """who has the event keeps it."""
-    pair = Pair(buffer=1)
-    other: list[int] = []
-
-    async def note(data: int) -> None:
-        other.append(data)
-
-    pair.sink.hook(pair.event, note)
-    async with pair.app:
-        pair.close()
-        for number in range(2):
-            await pair.event.trigger(number)
-            await let_run()
-        with trio.move_on_after(3) as scope:
-            await pair.event.trigger(2)
-        assert scope.cancelled_caught
-        first, second = pair.event.statistics().hooks
-        assert (first.dropped, first.senders_waiting, second.dropped) == (1, 0, 0)
-        pair.gate.set()
-        await let_run()
-        assert pair.event.statistics().dropped == 1
-    assert (pair.seen, other) == ([0, 1], [0, 1, 2])
+        assert hook_figures(event, "sink/full") == (3, 1, 0, 0, 0)
+        assert hook_figures(event, "sink/free") == (4, 0, 0, 0, 0)
+    assert full.seen == [0, 1, 3]
+    assert free.seen == [0, 1, 2, 3]
 
 
 async def test_waiting_senders_are_served_in_their_order(autojump_clock: MockClock) -> None:
-    """nobody overtakes a sender that waits, not even without waiting."""
-    pair = Pair(buffer=1)
-    async with pair.app, trio.open_nursery() as nursery:
-        pair.close()
-        for number in range(6):
-            nursery.start_soon(pair.event.trigger, number)
+    """who waits for room gets it first come first served, and nobody overtakes them."""
+    source, sink, event = pair(int)
+    gate = Gate()
+    sink.hook(event, gate, buffer=1)
+    async with App(source, sink), trio.open_nursery() as nursery:
+        for n in range(20):
+            nursery.start_soon(event.trigger, n)
             await let_run()
+        gate.may.set()
+        await event.trigger(20)
+        await let_run()
+    assert gate.seen == list(range(21))
+
+
+async def test_trigger_nowait_is_for_all_or_for_none(autojump_clock: MockClock) -> None:
+    """with one full hook that waits nobody gets it, and it isn't counted."""
+    source, sink, event = pair(int)
+    full, free = Gate(), Gate(is_open=True)
+    sink.hook(event, free, name="free")
+    sink.hook(event, full, name="full", buffer=1)
+    async with App(source, sink):
+        event.trigger_nowait(0)
+        await let_run()
+        event.trigger_nowait(1)
         with pytest.raises(trio.WouldBlock):
-            pair.event.trigger_nowait(99)
-        pair.gate.set()
-    assert pair.seen == list(range(6))
-
-
-@pytest.mark.parametrize(
-    ("overflow", "kept"), [(Overflow.DROP_OLDEST, [0, 4, 5]), (Overflow.DROP_NEWEST, [0, 1, 2])]
-)
-async def test_dropping_never_waits_and_is_counted(
-    overflow: Overflow, kept: list[int], autojump_clock: MockClock
-) -> None:
-    """the oldest or the newest of what the buffer can't hold."""
-    pair = Pair(buffer=2, overflow=overflow)
-    async with pair.app:
-        pair.close()
-        await pair.event.trigger(0)
-        await let_run()  # in hand
-        for number in range(1, 6):
-            pair.event.trigger_nowait(number)
-        assert pair.figures() == (0, 1, 2, 3)
-        pair.gate.set()
+            event.trigger_nowait(2)
         await let_run()
-        assert pair.figures() == (3, 0, 0, 3)
-    assert pair.seen == kept
+        assert free.seen == [0, 1]
+        assert event.statistics().triggered == 2
+        full.may.set()
+        await let_run()
+        event.trigger_nowait(3)
+    assert full.seen == [0, 1, 3]
 
 
-async def test_trigger_is_a_checkpoint_that_can_be_cancelled() -> None:
-    """with and without hooks, also when there is room."""
-    pair = Pair()
-    async with pair.app:
-        for event in (pair.event, pair.source.event("alone", int)):
-            with trio.testing.assert_checkpoints():
-                await event.trigger(1)
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await event.trigger(2)
-            assert scope.cancelled_caught
-            assert event.statistics().triggered == 1
+async def test_the_oldest_is_dropped(autojump_clock: MockClock) -> None:
+    """with DROP_OLDEST the newest stay in the buffer, and no trigger waits."""
+    source, sink, event = pair(int)
+    gate = Gate()
+    sink.hook(event, gate, name="h", buffer=3, overflow=Overflow.DROP_OLDEST)
+    async with App(source, sink):
+        event.trigger_nowait(0)
+        await let_run()
+        for n in range(1, 10):
+            event.trigger_nowait(n)
+        await event.trigger(10)
+        assert hook_figures(event, "sink/h") == (0, 7, 3, 1, 0)
+        assert event.statistics().dropped == 7
+        gate.may.set()
+    assert gate.seen == [0, 8, 9, 10]
 
 
-@pytest.mark.parametrize("batch", [1, 3, 100])
-async def test_a_batch_is_what_is_there_without_lingering(
-    batch: int, autojump_clock: MockClock
+async def test_the_newest_is_dropped(autojump_clock: MockClock) -> None:
+    """with DROP_NEWEST what is in the buffer stays, and no trigger waits."""
+    source, sink, event = pair(int)
+    gate = Gate()
+    sink.hook(event, gate, name="h", buffer=3, overflow=Overflow.DROP_NEWEST)
+    async with App(source, sink):
+        event.trigger_nowait(0)
+        await let_run()
+        for n in range(1, 10):
+            event.trigger_nowait(n)
+        await event.trigger(10)
+        assert hook_figures(event, "sink/h") == (0, 7, 3, 1, 0)
+        gate.may.set()
+    assert gate.seen == [0, 1, 2, 3]
+
+
+async def test_the_buffer_is_a_hundred_by_default(autojump_clock: MockClock) -> None:
+    """a hundred wait beside the one that is handled, the next trigger waits."""
+    source, sink, event = pair(int)
+    gate = Gate()
+    sink.hook(event, gate)
+    async with App(source, sink):
+        event.trigger_nowait(0)
+        await let_run()
+        for n in range(100):
+            event.trigger_nowait(n)
+        with pytest.raises(trio.WouldBlock):
+            event.trigger_nowait(101)
+        gate.may.set()
+
+
+# ---------------------------------------------------------------------- conservation
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("batch", [None, 2])
+async def test_nothing_is_lost_uncounted(
+    concurrency: int, batch: int | None, autojump_clock: MockClock
 ) -> None:
-    """one to so many events, in order, as a sequence."""
-    source = Module("source")
-    event = source.event("tick", int)
-    batches: list[list[int]] = []
+    """after every step triggered is delivered, dropped, waiting or in work, for each hook."""
+    source, sink, event = pair(int)
 
-    @source.hook(event, batch=batch)
     async def take(data: Any) -> None:
-        batches.append(list(data))
+        await trio.sleep(0.3)
+        first = data if batch is None else data[0]
+        if first % 7 == 0:
+            raise ValueError(first)
 
-    async with App(source):
-        for number in range(10):
-            event.trigger_nowait(number)
-        await let_run()
-        event.trigger_nowait(10)
-        await let_run()
-    assert [each for one in batches for each in one] == list(range(11))
-    assert max(map(len, batches)) == min(batch, 10)
-    assert batches[-1] == [10]
-
-
-async def test_concurrency_handles_several_at_a_time(autojump_clock: MockClock) -> None:
-    """so many and no more, beginning in order."""
-    source = Module("source")
-    event = source.event("tick", int)
-    begun: list[tuple[float, int]] = []
-
-    @source.hook(event, concurrency=3)
-    async def take(number: int) -> None:
-        begun.append((trio.current_time(), number))
-        await trio.sleep(1)
-
-    async with App(source):
-        for number in range(6):
-            event.trigger_nowait(number)
-        await trio.sleep(5)
-    assert [number for _, number in begun[:3]] == [0, 1, 2]
-    assert [time for time, _ in begun] == [0, 0, 0, 1, 1, 1]
-
-
-async def test_triggering_from_a_thread() -> None:
-    """by way of Trio's own bridge."""
-    pair = Pair()
-    async with pair.app:
-        await trio.to_thread.run_sync(
-            functools.partial(trio.from_thread.run, pair.event.trigger, 5)
+    for overflow in Overflow:
+        sink.hook(
+            event,
+            take,
+            name=overflow.value,
+            buffer=4,
+            overflow=overflow,
+            concurrency=concurrency,
+            batch=batch,
         )
-        await trio.testing.wait_all_tasks_blocked()
-    assert pair.seen == [5]
+
+    async def send(first: int) -> None:
+        for n in range(first, first + 20):
+            with trio.move_on_after(0.2 if n % 3 else 5):
+                await event.trigger(n)
+            await trio.sleep(0.05)
+
+    with watching(lambda: loss_fault(event)) as faults:
+        async with App(source, sink), trio.open_nursery() as nursery:
+            for first in (0, 100, 200):
+                nursery.start_soon(send, first)
+    assert faults == []
+    assert event.statistics().triggered > 50
 
 
-async def test_an_event_can_be_triggered_from_starting_until_the_stop_functions_end(
+# ---------------------------------------------------------------------- who may trigger, and when
+
+
+async def test_an_event_can_be_triggered_from_the_start_until_the_stop_functions_end(
     autojump_clock: MockClock,
 ) -> None:
-    """else it is offline: before the start, and when the lifespans are left."""
+    """STARTING, ONLINE and STOPPING will do; in a lifespan's end and offline it is refused."""
     module = Module("m")
-    event = module.event("tick", int)
-    worked: dict[str, bool] = {}
+    event = module.event("event", str)
+    said: list[str] = []
 
-    async def attempt(when: str) -> None:
+    def attempt(where: str) -> None:
         try:
-            event.trigger_nowait(1)
-        except ModuleOffline:
-            worked[when] = False
+            event.trigger_nowait(where)
+        except ModuleOffline as error:
+            said.append(f"{where}: {error.module} {error.status}")
         else:
-            worked[when] = True
-
-    module.on_prep(attempt, "prep")
-    module.on_start(attempt, "start")
-    module.on_stop(attempt, "stop")
+            said.append(f"{where}: ok")
 
     @module.lifespan
-    async def life() -> Any:
-        await attempt("entering")
+    async def around() -> Any:
+        attempt("lifespan")
         yield
-        await attempt("leaving")
+        attempt("end of lifespan")
 
-    await attempt("before")
+    async def prep() -> None:
+        attempt("prep")
+
+    async def start() -> None:
+        attempt("start")
+
+    async def stop() -> None:
+        attempt("stop")
+
+    module.on_prep(prep)
+    module.on_start(start)
+    module.on_stop(stop)
+    attempt("before")
     async with App(module):
-        await attempt("online")
-    await attempt("after")
-    assert worked == {
-        "before": False,
-        "prep": False,
-        "entering": True,
-        "start": True,
-        "online": True,
-        "stop": True,
-        "leaving": False,
-        "after": False,
-    }
+        attempt("online")
+    attempt("after")
+    assert said == [
+        "before: m DEAD",
+        "prep: m PREPARING",
+        "lifespan: ok",
+        "start: ok",
+        "online: ok",
+        "stop: ok",
+        "end of lifespan: m STOPPING",
+        "after: m OFFLINE",
+    ]
 
 
-# ---------------------------------------------------------------- deadlocks
+async def test_a_refused_trigger_says_why(autojump_clock: MockClock) -> None:
+    """the error names the event, the module and its status."""
+    module = Module("m")
+    event = module.event("event", int)
+    with pytest.raises(ModuleOffline, match=r"'m'.*trigger event 'event'"):
+        event.trigger_nowait(1)
+
+
+async def test_a_thread_triggers_by_way_of_trio(autojump_clock: MockClock) -> None:
+    """trio.from_thread.run and run_sync trigger from a thread, in order."""
+    source, sink, event = pair(int)
+    gate = Gate(is_open=True)
+    sink.hook(event, gate)
+
+    def in_a_thread() -> None:
+        for n in range(5):
+            trio.from_thread.run(event.trigger, n)
+        trio.from_thread.run_sync(event.trigger_nowait, 5)
+
+    async with App(source, sink):
+        await trio.to_thread.run_sync(in_a_thread)
+    assert gate.seen == list(range(6))
+
+
+# ---------------------------------------------------------------------- deadlocks
 
 
 async def test_a_hook_that_would_wait_for_itself_is_told(autojump_clock: MockClock) -> None:
-    """EventDeadlock, and nobody has got the event."""
-    module = Module("m")
-    event = module.event("tick", int)
-    caught: list[EventDeadlock] = []
-    handled: list[int] = []
+    """a trigger in a hook for its own full buffer raises, and nobody else gets it either."""
+    source, sink, event = pair(int)
+    other = Gate(is_open=True)
+    errors: list[EventDeadlock] = []
 
-    @module.hook(event, buffer=1)
-    async def again(number: int) -> None:
-        handled.append(number)
-        if number == 0:
-            await event.trigger(1)  # fits into the buffer
-            with pytest.raises(EventDeadlock) as error:
-                await event.trigger(2)
-            caught.append(error.value)
+    async def again(n: int) -> None:
+        if n:
+            return
+        await event.trigger(1)
+        try:
+            await event.trigger(2)
+        except EventDeadlock as error:
+            errors.append(error)
 
-            async def child() -> None:
-                with pytest.raises(EventDeadlock):
-                    await event.trigger(3)
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(child)
-
-    async with App(module) as app:
+    sink.hook(event, other, name="other")
+    sink.hook(event, again, name="again", buffer=1)
+    async with App(source, sink):
         await event.trigger(0)
         await let_run()
-        assert app.last_error is None
-    assert handled == [0, 1]
-    assert (caught[0].event, caught[0].hook) == ("m/tick", "m/again")
+    (error,) = errors
+    assert (error.event, error.hook) == ("source/event", "sink/again")
+    assert "it runs in that hook" in str(error)
+    assert other.seen == [0, 1]
+    assert event.statistics().triggered == 2
+
+
+async def test_a_child_task_of_a_hook_is_part_of_it(autojump_clock: MockClock) -> None:
+    """a trigger in a nursery within a hook would wait for that hook, too."""
+    source, sink, event = pair(int)
+    caught: list[BaseException] = []
+
+    async def attempt() -> None:
+        with pytest.raises(EventDeadlock) as info:
+            await event.trigger(2)
+        caught.append(info.value)
+
+    async def again(n: int) -> None:
+        if n == 0:
+            await event.trigger(1)
+            async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+                outer.start_soon(trio.lowlevel.checkpoint)
+                inner.start_soon(attempt)
+
+    sink.hook(event, again, buffer=1)
+    async with App(source, sink):
+        await event.trigger(0)
+        await let_run()
+        assert len(caught) == 1
 
 
 async def test_a_worker_that_a_hook_started_may_wait_for_it(autojump_clock: MockClock) -> None:
-    """the hook doesn't wait for that worker, so it ends."""
-    module = Module("m")
-    event = module.event("tick", int)
-    handled: list[int] = []
+    """a worker isn't part of the hook that started it: its trigger waits until there is room."""
+    source, sink, event = pair(int)
+    seen: list[int] = []
 
-    @module.hook(event, buffer=1)
-    async def again(number: int) -> None:
-        handled.append(number)
-        if number == 0:
-            for each in (1, 2, 3):
-                module.start_worker(event.trigger, each)
+    async def take(n: int) -> None:
+        seen.append(n)
+        if n == 0:
+            await event.trigger(1)
+            sink.start_worker(event.trigger, 2)
             await trio.sleep(1)
 
-    async with App(module) as app:
+    sink.hook(event, take, buffer=1)
+    async with App(source, sink):
         await event.trigger(0)
-        await trio.sleep(5)
-        assert app.last_error is None
-    assert sorted(handled) == [0, 1, 2, 3]
+        await trio.sleep(2)
+        assert seen == [0, 1, 2]
 
 
-async def test_a_start_function_that_would_wait_for_its_own_start_is_told(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("where", ["start", "lifespan", "child", "service worker"])
+async def test_a_start_that_would_wait_for_itself_is_told(
+    where: str, autojump_clock: MockClock
 ) -> None:
-    """a hook of the same module, or of one that depends on it, hasn't begun yet."""
-    pair = Pair(buffer=2)
-    caught: list[str] = []
+    """a start that waits for a hook of its own module, which begins after it, fails at once."""
+    module = Module("m", start_timeout=50)
+    event = module.event("event", int)
+    gate = Gate(is_open=True)
+    module.hook(event, gate, buffer=2)
 
-    @pair.source.on_start
-    async def start() -> None:
-        await pair.event.trigger(0)
-        await pair.event.trigger(1)
-        try:
-            await pair.event.trigger(2)
-        except EventDeadlock as error:
-            caught.append(str(error))
+    async def flood() -> None:
+        for n in range(3):
+            await event.trigger(n)
 
-    async with pair.app:
-        await let_run()
-    assert pair.seen == [0, 1]
-    assert "sink/take" in caught[0]
+    async def flood_in_a_child() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+
+    async def around() -> Any:
+        await flood()
+        yield
+
+    if where == "start":
+        module.on_start(flood)
+    elif where == "child":
+        module.on_start(flood_in_a_child)
+    elif where == "lifespan":
+        module.lifespan(around)
+    else:
+        module.service_worker(flood_before_started(flood), restart=Restart(max_restarts=0))
+    with pytest.raises(StartError) as info:
+        async with App(module):
+            pass
+    assert trio.current_time() < 1
+    causes = list(leaves(info.value))
+    assert any(isinstance(cause, EventDeadlock) for cause in causes), causes
+    assert gate.seen == []
 
 
-async def test_a_circle_of_full_hooks_is_named(
+def flood_before_started(flood: Callable[[], Awaitable[None]]) -> Any:
+    """Return a service worker that floods before it says that it is ready."""
+
+    async def serve(task_status: trio.TaskStatus[None]) -> None:
+        await flood()
+        task_status.started()
+        await trio.sleep_forever()
+
+    return serve
+
+
+def leaves(error: BaseException | None) -> Any:
+    """Yield an error, its causes, and what they group."""
+    while error is not None:
+        yield error
+        for inner in getattr(error, "exceptions", ()):
+            yield from leaves(inner)
+        error = error.__cause__
+
+
+async def test_a_start_waits_for_hooks_of_others(autojump_clock: MockClock) -> None:
+    """a hook of a module that is online already makes room for a start."""
+    sink, first = Module("sink"), Module("first")
+    event = first.event("event", int)
+    source = Module("source", depends_on=[first, sink])
+    gate = Gate(is_open=True)
+    sink.hook(event, gate, buffer=1)
+
+    @source.on_start
+    async def flood() -> None:
+        for n in range(10):
+            await event.trigger(n)
+
+    async with App(first, sink, source):
+        pass
+    assert gate.seen == list(range(10))
+
+
+async def test_a_start_that_waits_for_its_dependent_is_told(autojump_clock: MockClock) -> None:
+    """a hook of a module that starts only after this one can't make room either."""
+    source = Module("source")
+    sink = Module("sink", depends_on=[source])
+    event = source.event("event", int)
+    sink.hook(event, Gate(is_open=True), buffer=1)
+
+    @source.on_start
+    async def flood() -> None:
+        await event.trigger(1)
+        await event.trigger(2)
+
+    with pytest.raises(StartError) as info:
+        async with App(source, sink):
+            pass
+    assert isinstance(info.value.__cause__, EventDeadlock)
+    assert trio.current_time() < 1
+
+
+async def test_a_circle_of_full_buffers_is_named_in_the_log(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """two hooks that wait for each other can't go on: after a while the log says so."""
-    one, two = Module("one", stop_timeout=2), Module("two", stop_timeout=2)
-    ping, pong = one.event("ping", int), two.event("pong", int)
+    """two hooks whose triggers wait for each other are named, once, after some seconds."""
+    left, right = Module("left", stop_timeout=4), Module("right", stop_timeout=4)
+    to_left, to_right = left.event("to-left", int), right.event("to-right", int)
 
-    @two.hook(ping, buffer=1)
-    async def on_ping(number: int) -> None:
-        for _ in range(3):
-            await pong.trigger(number)
+    @left.hook(to_left, buffer=1)
+    async def ping(n: int) -> None:
+        for each in range(4):
+            await to_right.trigger(each)
 
-    @one.hook(pong, buffer=1)
-    async def on_pong(number: int) -> None:
-        for _ in range(3):
-            await ping.trigger(number)
+    @right.hook(to_right, buffer=1)
+    async def pong(n: int) -> None:
+        for each in range(4):
+            await to_left.trigger(each)
 
-    with caplog.at_level(logging.WARNING, "trio_modules"):
-        async with App(one, two):
-            with trio.move_on_after(1):
-                await ping.trigger(1)
-            await trio.sleep(20)
-    assert "hooks with full buffers wait for each other" in caplog.text
-    assert "two/on_ping" in caplog.text
-    assert "one/on_pong" in caplog.text
-
-
-# ---------------------------------------------------------------- subscriptions, injection
+    async with App(left, right):
+        to_left.trigger_nowait(0)
+        await trio.sleep(30)
+    said = [record.getMessage() for record in caplog.records if "each other" in record.msg]
+    assert said, caplog.text
+    assert len(said) == len(set(said))
+    assert all("left/ping" in text and "right/pong" in text for text in said)
 
 
-async def test_a_subscription_is_a_channel_of_the_data(autojump_clock: MockClock) -> None:
-    """entered before the app it ends with its run; who lags loses the oldest, counted."""
-    pair = Pair()
-    async with pair.event.subscribe(buffer=2) as early:
-        async with pair.app:
-            async with pair.event.subscribe() as late:
-                for number in range(5):
-                    await pair.event.trigger(number)
-                assert [late.receive_nowait() for _ in range(5)] == list(range(5))
-            await pair.event.trigger(5)
-            assert pair.event.statistics().dropped == 4
-        assert [data async for data in early] == [4, 5]
+# ---------------------------------------------------------------------- names
 
 
-async def test_an_app_tells_all_its_events(autojump_clock: MockClock) -> None:
-    """with event, data, time, and in whose name they were injected."""
-    pair = Pair()
-    async with pair.app.subscribe() as early:
-        async with pair.app:
-            await trio.sleep(2)
-            await pair.event.trigger(1)
-            pair.sink.inject_event("mine", "source/tick", 2)
-        seen = [each async for each in early]
-    assert [(each.event, each.data, each.time, each.source) for each in seen] == [
-        (pair.event, 1, 2.0, ""),
-        (pair.event, 2, 2.0, "sink/mine"),
-    ]
-    assert pair.seen == [1, 2]
+async def test_the_text_form_names_module_and_event(autojump_clock: MockClock) -> None:
+    """a hook on "module/event" is one on that event, though both are declared later."""
+    sink = Module("sink")
+    gate = Gate(is_open=True)
+    sink.hook("source/event", gate)
+    source = Module("source")
+    event = source.event("event", int)
+    async with App(sink, source):
+        await event.trigger(1)
+    assert gate.seen == [1]
 
 
-async def test_an_injected_event_shows_its_source(autojump_clock: MockClock) -> None:
-    """in the statistics, and in the report of a hook that fails with it."""
-    source, other = Module("source"), Module("other")
-    event = source.event("tick", int)
+@pytest.mark.parametrize("text", ["", "source", "/event", "source/", "a/b/c", "/"])
+def test_a_text_that_is_no_name_of_an_event_is_an_error(text: str) -> None:
+    """the text form has two parts."""
+    with pytest.raises(ValueError, match="event must be an Event or 'module/event'"):
+        Module("sink").hook(text, Gate())
 
-    @source.hook(event)
-    async def fail(number: int) -> None:
-        raise ValueError(number)
 
-    async with App(source, other) as app:
-        other.inject_event(other.event("mine", int), "source/tick", 1)
-        await let_run()
-        assert app.last_error is not None
-        assert app.last_error.exception is not None
-        assert "injected by 'other/mine'" in "".join(
-            getattr(app.last_error.exception, "__notes__", ())
-        )
-        assert event.statistics().injected == {"other/mine": 1}
-        with pytest.raises(GraphError, match="no event 'tok'"):
-            other.inject_event("mine", "source/tok", 1)
-        with pytest.raises(TypeError, match="must be int"):
-            other.inject_event("mine", "source/tick", "x")
-    with pytest.raises(ModuleOffline):
-        other.inject_event("mine", "source/tick", 1)
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sorce/event", r"'sorce/event'.*no module 'sorce'.*'source'"),
+        ("source/evnt", r"'source/evnt'.*no event 'evnt'.*'event'"),
+    ],
+)
+async def test_a_hook_on_an_unknown_event_keeps_the_app_from_running(text: str, says: str) -> None:
+    """entering the app and checking it name the hook, its module and the near misses."""
+    source, sink, _ = pair()
+    prepared: list[int] = []
+
+    @source.on_prep
+    async def prep() -> None:
+        prepared.append(1)
+
+    sink.hook(text, Gate(), name="h")
+    app = App(source, sink)
+    with pytest.raises(GraphError, match=rf"hook 'h' of module 'sink'.*{says}"):
+        app.check()
+    with pytest.raises(GraphError, match=rf"hook 'h' of module 'sink'.*{says}"):
+        async with app:
+            pass
+    assert prepared == []
+
+
+async def test_a_hook_on_the_event_of_a_stranger_is_an_error() -> None:
+    """an event whose module isn't in the app, though one of its name is, isn't found."""
+    _, sink, event = pair(int)
+    sink.hook(event, Gate(), name="h")
+    with pytest.raises(GraphError, match="no module 'source'"):
+        App(sink).check()
+    impostor = Module("source")
+    impostor.event("event")
+    with pytest.raises(GraphError, match="belongs to another module"):
+        App(sink, impostor).check()

@@ -1,601 +1,848 @@
-"""Hooks and the life of their modules: when they begin, what they keep, what they drop."""
+"""Hooks: declared, called in order, in batches and side by side, failing and retried."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import sys
 from contextvars import ContextVar
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from support import let_run, stray_cancelled, switch_off
-from test_events import Pair
+from event_helpers import Gate, hook_figures, loss_fault, pair
+from support import fail, let_run, reports_of, stray_cancelled
 from trio.testing import MockClock
+from typing_extensions import override
 
 from trio_modules import (
     App,
     Backoff,
+    Event,
+    FailureLevel,
     Module,
+    ModuleOffline,
     ModuleStatus,
     Overflow,
     Restart,
     RestartModule,
-    StartError,
     current_app,
     current_module,
 )
 
-AT_ONCE = Restart(backoff=Backoff(initial=0))
-SLICE = 256
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
-async def until_online(module: Module) -> None:
-    await module.wait_online()
-    await let_run()
+# ---------------------------------------------------------------------- declaration
 
 
-# ---------------------------------------------------------------- beginning
+async def test_the_first_example_of_the_contract_works(autojump_clock: MockClock) -> None:
+    """a service worker of one module triggers, a hook of another one sees it, in order."""
+    clock = Module("clock")
+    printer = Module("printer", depends_on=[clock])
+    tick = clock.event("tick", int)
+    shown: list[int] = []
+
+    @clock.service_worker
+    async def count() -> None:
+        for n in range(100):
+            await trio.sleep(1)
+            await tick.trigger(n)
+
+    @printer.hook(tick)
+    async def show(n: int) -> None:
+        shown.append(n)
+
+    async with App(clock, printer):
+        await trio.sleep(5.5)
+    assert shown == [0, 1, 2, 3, 4]
 
 
-async def test_events_wait_until_both_modules_are_online(autojump_clock: MockClock) -> None:
-    """what is triggered before is handled then, in order."""
-    pair = Pair()
-    states: list[tuple[str, str]] = []
-
-    @pair.source.on_start
-    async def start() -> None:
-        await pair.event.trigger(0)
-        await trio.sleep(3)
-        await pair.event.trigger(1)
-
-    @pair.sink.on_start
-    async def slow() -> None:
-        await trio.sleep(3)
-        await pair.event.trigger(2)
-        assert pair.seen == []
-
-    async with pair.app:
-        await let_run()
-        states.append((pair.source.status.name, pair.sink.status.name))
-        assert pair.seen == [0, 1, 2]
-    assert states == [("ONLINE", "ONLINE")]
-
-
-async def test_a_hook_waits_for_the_module_of_the_event(autojump_clock: MockClock) -> None:
-    """a hooking module that is online earlier begins when the source is."""
-    source, sink = Module("source"), Module("sink")
-    event = source.event("tick", int)
-    seen: list[tuple[float, int]] = []
+async def test_a_hook_is_a_decorator_and_a_plain_call(autojump_clock: MockClock) -> None:
+    """both return the function; the plain call takes its further arguments, and options."""
+    source, sink, event = pair(int)
+    seen: list[tuple[object, ...]] = []
 
     @sink.hook(event)
-    async def take(number: int) -> None:
-        seen.append((trio.current_time(), number))
+    async def bare(n: int) -> None:
+        seen.append(("bare", n))
 
-    @source.on_start
-    async def start() -> None:
+    async def more(n: int, *args: str) -> None:
+        seen.append((*args, n))
+
+    assert sink.hook(event, more, "one", name="named") is more
+    for word in ("two", "three"):
+        sink.hook("source/event", more, word, "more")
+    app = App(source, sink)
+    async with app:
+        await bare(0)
         await event.trigger(1)
-        await trio.sleep(5)
+        await let_run()
+        names = [info.name for info in app.status().modules["sink"].hooks]
+    assert seen[0] == ("bare", 0)
+    expected = [("bare", 1), ("one", 1), ("two", "more", 1), ("three", "more", 1)]
+    assert sorted(seen[1:], key=repr) == sorted(expected, key=repr)
+    assert names[:2] == ["bare", "named"]
+    assert "more" in names[2]
+
+
+def test_a_function_that_cannot_be_a_hook_is_refused_at_once() -> None:
+    """a sync function, a signature without room for the data, and wrong options are errors."""
+    _, sink, event = pair(int)
+    takes_nothing: Any = Module  # only its type matters here
+
+    async def nothing() -> None: ...
+
+    async def one(n: int) -> None: ...
+
+    wrong: Any = nothing
+    with pytest.raises(TypeError, match="hook"):
+        sink.hook(event, wrong)
+    with pytest.raises(TypeError, match="hook"):
+        sink.hook(event)(wrong)
+    wrong_args: Any = one
+    with pytest.raises(TypeError, match="hook"):
+        sink.hook(event, wrong_args, "too many")
+    sync: Any = print
+    with pytest.raises(TypeError, match="async"):
+        sink.hook(event, sync)
+    with pytest.raises(TypeError, match="event must be an Event"):
+        sink.hook(takes_nothing)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("buffer", 0),
+        ("buffer", -1),
+        ("buffer", 1.5),
+        ("concurrency", 0),
+        ("batch", 0),
+        ("overflow", "wait"),
+        ("retry", 2),
+    ],
+)
+def test_options_of_a_hook_are_checked(option: str, value: Any) -> None:
+    """the error names the option and shows the value, before there is a hook."""
+    source, sink, event = pair(int)
+    options: Any = {option: value}
+    with pytest.raises((TypeError, ValueError), match=rf"{option} .*{value!r}"):
+        sink.hook(event, **options)
+    with pytest.raises((TypeError, ValueError), match=rf"{option} .*{value!r}"):
+        sink.hook(event, Gate(), **options)
+    assert App(source, sink).status().modules["sink"].hooks == ()
+
+
+# ---------------------------------------------------------------------- order, batch, concurrency
+
+
+async def test_every_hook_sees_the_events_in_the_order_triggered(autojump_clock: MockClock) -> None:
+    """many senders, hooks fast and slow: all of them see one order."""
+    source, sink, event = pair(int)
+    order: list[int] = []
+    seen: list[list[int]] = [[], [], []]
+
+    async def take(n: int, number: int) -> None:
+        await trio.sleep(0.01 * number)
+        seen[number].append(n)
+
+    for number in range(3):
+        sink.hook(event, take, number, buffer=3 + number)
+
+    async def send(first: int) -> None:
+        for n in range(first, first + 50):
+            order.append(n)
+            await event.trigger(n)
+
+    async with App(source, sink), trio.open_nursery() as nursery:
+        for first in range(0, 300, 100):
+            nursery.start_soon(send, first)
+    assert seen[0] == seen[1] == seen[2]
+    assert sorted(seen[0]) == sorted(order)
+    for first in range(0, 300, 100):
+        assert [n for n in seen[0] if first <= n < first + 100] == list(range(first, first + 50))
+
+
+async def test_one_event_is_handled_at_a_time(autojump_clock: MockClock) -> None:
+    """without concurrency the next event waits for the end of the last one."""
+    source, sink, event = pair(int)
+    spans: list[tuple[float, float]] = []
+
+    @sink.hook(event)
+    async def take(_: int) -> None:
+        began = trio.current_time()
+        await trio.sleep(1)
+        spans.append((began, trio.current_time()))
 
     async with App(source, sink):
-        await let_run()
-    assert seen == [(5.0, 1)]
-
-
-async def test_the_source_stopping_does_not_pause_a_hook(autojump_clock: MockClock) -> None:
-    """it goes on with what it has until its own module stops."""
-    source, sink = Module("source", enabled=True), Module("sink", enabled=True)
-    event = source.event("tick", int)
-    seen: list[int] = []
-
-    @sink.hook(event)
-    async def take(number: int) -> None:
-        await trio.sleep(1)
-        seen.append(number)
-
-    async with App(source, sink, managed=True) as app:
-        for number in range(5):
-            await event.trigger(number)
-        await switch_off(app, source)
-        assert source.status is ModuleStatus.OFFLINE
+        for n in range(5):
+            event.trigger_nowait(n)
         await trio.sleep(10)
-        assert seen == list(range(5))
+    assert [end for _, end in spans[:-1]] == [began for began, _ in spans[1:]]
 
 
-async def test_a_hook_of_a_module_that_is_not_wanted_gets_nothing(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("concurrency", [2, 5])
+async def test_concurrency_is_how_many_are_handled_at_a_time(
+    concurrency: int, autojump_clock: MockClock
 ) -> None:
-    """not even something that waits for it to be enabled one day."""
-    pair = Pair()
-    app = App(pair.source, pair.sink, managed=True)
-    pair.source.enable()
-    async with app:
-        await pair.event.trigger(1)
-        assert pair.event.statistics().hooks == ()
-        pair.sink.enable()
-        await app.manage()
-        await pair.event.trigger(2)
+    """so many run side by side, they begin in order, and never more."""
+    source, sink, event = pair(int)
+    began: list[int] = []
+    running = highest = 0
+
+    @sink.hook(event, concurrency=concurrency)
+    async def take(n: int) -> None:
+        nonlocal running, highest
+        began.append(n)
+        running += 1
+        highest = max(highest, running)
+        await trio.sleep(1 if n % 2 else 3)
+        running -= 1
+
+    async with App(source, sink):
+        for n in range(30):
+            event.trigger_nowait(n)
         await let_run()
-        await switch_off(app, pair.sink)
-        await pair.event.trigger(3)
-        await let_run()
-    assert pair.seen == [2]
+        assert running == concurrency
+        await trio.sleep(100)
+    assert began == list(range(30))
+    assert highest == concurrency
 
 
-async def test_a_hook_declared_while_the_module_runs_begins_at_once(
-    autojump_clock: MockClock,
+async def test_a_batch_is_what_is_there_without_lingering(autojump_clock: MockClock) -> None:
+    """a hook with batch=4 gets 1 to 4 at a time, in order, and never waits for more."""
+    source, sink, event = pair(int)
+    batches: list[list[int]] = []
+
+    @sink.hook(event, batch=4, buffer=20)
+    async def take(some: Sequence[int]) -> None:
+        batches.append(list(some))
+        await trio.sleep(1)
+
+    async with App(source, sink):
+        event.trigger_nowait(0)
+        await let_run()
+        assert batches == [[0]]
+        for n in range(1, 8):
+            event.trigger_nowait(n)
+        await trio.sleep(10)
+        event.trigger_nowait(8)
+        await let_run()
+    assert batches == [[0], [1, 2, 3, 4], [5, 6, 7], [8]]
+
+
+async def test_a_batch_of_one_is_a_sequence(autojump_clock: MockClock) -> None:
+    """with batch=1 the function takes sequences of one."""
+    source, sink, event = pair(int)
+    gate = Gate(is_open=True)
+    sink.hook(event, gate, batch=1)
+    async with App(source, sink):
+        event.trigger_nowait(1)
+        event.trigger_nowait(2)
+        await let_run()
+    assert [list(each) for each in gate.seen] == [[1], [2]]
+
+
+async def test_a_batch_makes_room_for_those_who_wait(autojump_clock: MockClock) -> None:
+    """taking a batch lets as many senders go as there is room for then."""
+    source, sink, event = pair(int)
+    gate = Gate()
+    sink.hook(event, gate, name="h", batch=3, buffer=3)
+    async with App(source, sink), trio.open_nursery() as nursery:
+        event.trigger_nowait(0)
+        await let_run()
+        for n in range(1, 9):
+            nursery.start_soon(event.trigger, n)
+            await let_run()
+        assert hook_figures(event, "sink/h") == (0, 0, 3, 1, 5)
+        gate.may.set()
+    assert [list(each) for each in gate.seen] == [[0], [1, 2, 3], [4, 5, 6], [7, 8]]
+
+
+@pytest.mark.parametrize("options", [{"batch": 3}, {"retry": Backoff()}, {}])
+async def test_readers_side_by_side_take_nothing_when_there_is_nothing(
+    options: dict[str, Any], autojump_clock: MockClock
 ) -> None:
-    """and is gone with that run of the module, so that restarts don't pile them up."""
-    pair = Pair()
-    late: list[int] = []
-
-    async def note(number: int) -> None:
-        late.append(number)
-
-    async with pair.app as app:
-        pair.sink.hook(pair.event, note)
-        await pair.event.trigger(1)
-        await let_run()
-        assert late == [1]
-        await app.restart(pair.sink)
-        await pair.event.trigger(2)
-        await let_run()
-    assert (late, pair.seen) == ([1], [1, 2])
-
-
-async def test_hooks_added_at_start_do_not_pile_up(autojump_clock: MockClock) -> None:
-    """after fifty restarts there is one of them, everywhere."""
-    pair = Pair()
-    calls: list[int] = []
-
-    async def note(number: int) -> None:
-        calls.append(number)
-
-    @pair.sink.on_start
-    async def start() -> None:
-        pair.sink.hook(pair.event, note)
-
-    async with pair.app as app:
-        for _ in range(50):
-            await app.restart(pair.sink)
-        await pair.event.trigger(1)
-        await let_run()
-        assert len(pair.event.statistics().hooks) == 2
-        assert len(app.status().modules["sink"].hooks) == 2
-    assert calls == [1]
-
-
-# ---------------------------------------------------------------- stopping
-
-
-async def test_a_stop_lets_hooks_handle_what_waits(autojump_clock: MockClock) -> None:
-    """while the workers still run, and before the stop functions."""
-    pair = Pair()
-    trace: list[str] = []
-
-    @pair.sink.worker
-    async def work() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            trace.append(f"worker ends, {len(pair.seen)} seen")
-
-    @pair.sink.on_stop
-    async def stop() -> None:
-        trace.append(f"stop, {len(pair.seen)} seen")
-
-    async with pair.app:
-        for number in range(50):
-            pair.event.trigger_nowait(number)
-    assert pair.seen == list(range(50))
-    assert trace == ["worker ends, 50 seen", "stop, 50 seen"]
-
-
-async def test_a_drain_lasts_half_of_the_stop_time(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """what is left then is counted as dropped, and logged; nothing runs on after it."""
-    source = Module("source")
-    sink = Module("sink", depends_on=[source], stop_timeout=10)
-    event = source.event("tick", int)
+    """a quick hook with concurrency is never called without an event, nor fails for that."""
+    source, sink, event = pair(int)
     seen: list[int] = []
 
-    @sink.hook(event)
-    async def take(number: int) -> None:
-        await trio.sleep(1.1)
-        seen.append(number)
+    async def take(data: Any) -> None:
+        some = list(data) if "batch" in options else [data]
+        assert some
+        seen.extend(some)
 
-    figures: list[Any] = []
+    async def send(first: int) -> None:
+        for n in range(first, first + 100):
+            await event.trigger(n)
 
-    @sink.on_stop
-    async def stop() -> None:
-        figures.append((trio.current_time(), len(seen)))
+    sink.hook(event, take, concurrency=3, **options)
 
-    with caplog.at_level(logging.WARNING, "trio_modules"):
-        async with App(source, sink) as app:
-            for number in range(20):
-                event.trigger_nowait(number)
-        info = app.status().modules["sink"].hooks[0]
-    assert figures == [(5.0, 4)]
-    assert (info.delivered, info.dropped) == (5, 15)  # one had begun when the time was over
-    assert "hook take dropped 15 events" in caplog.text
-
-
-async def test_a_sender_that_waits_for_a_draining_hook_is_let_go(
-    autojump_clock: MockClock,
-) -> None:
-    """its event counts as dropped, and it doesn't wait for ever."""
-    source = Module("source", enabled=True)
-    sink = Module("sink", enabled=True, stop_timeout=4)
-    event = source.event("tick", int)
-
-    @sink.hook(event, buffer=1)
-    async def take(number: int) -> None:
-        await trio.sleep(100)
-
-    done: list[float] = []
-
-    async def send() -> None:
-        await event.trigger(2)
-        done.append(trio.current_time())
-
-    async with App(source, sink, managed=True) as app, trio.open_nursery() as nursery:
-        await event.trigger(0)
+    async def use() -> None:
+        async with trio.open_nursery() as nursery:
+            for first in range(0, 300, 100):
+                nursery.start_soon(send, first)
         await let_run()
-        await event.trigger(1)
-        nursery.start_soon(send)
-        await let_run()
-        await switch_off(app, sink)
-        assert done == [2.0]
-        assert app.status().totals.events_lost == 2
+
+    assert await reports_of(App(source, sink), use) == []
+    assert sorted(seen) == list(range(300))
 
 
-async def test_5000_triggers_then_shutdown_are_all_accounted_for(
-    autojump_clock: MockClock,
-) -> None:
-    """delivered and dropped are what was triggered, exactly."""
-    source = Module("source")
-    sink = Module("sink", depends_on=[source], stop_timeout=10)
-    event = source.event("tick", int)
-    handled = 0
-
-    @sink.hook(event, buffer=6_000)
-    async def take(number: int) -> None:
-        nonlocal handled
-        if number % 100 == 0:
-            await trio.sleep(0.2)
-        handled += 1
-
-    async with App(source, sink) as app:
-        for number in range(5_000):
-            event.trigger_nowait(number)
-    info = app.status().modules["sink"].hooks[0]
-    assert info.delivered + info.dropped == 5_000
-    assert info.backlog == info.handling == 0
-    assert handled <= info.delivered <= handled + 1
-    assert 0 < info.dropped < 5_000
-
-
-async def test_a_million_events_in_order_through_one_hook() -> None:
-    """none is lost, none overtakes another."""
-    source = Module("source")
-    event = source.event("tick", int)
-    expected = 0
-
-    @source.hook(event, buffer=1_000)
-    async def take(number: int) -> None:
-        nonlocal expected
-        assert number == expected
-        expected += 1
-
-    with trio.fail_after(120):
-        async with App(source) as app:
-            for number in range(1_000_000):
-                try:
-                    event.trigger_nowait(number)
-                except trio.WouldBlock:
-                    await event.trigger(number)
-            await let_run()
-            assert app.last_error is None
-    assert expected == 1_000_000
-
-
-# ---------------------------------------------------------------- restarts and failures
-
-
-@pytest.mark.parametrize("cause", ["crash", "restart"])
-async def test_a_restart_keeps_what_waits(cause: str, autojump_clock: MockClock) -> None:
-    """what the hook had begun counts as handled, the rest is handled after it."""
-    source = Module("source")
-    sink = Module("sink", depends_on=[source], restart=AT_ONCE)
-    event = source.event("tick", int)
-    begun: list[int] = []
-
-    @sink.hook(event)
-    async def take(number: int) -> None:
-        begun.append(number)
-        if number == 2:
-            await trio.sleep_forever()
-
-    async with App(source, sink) as app:
-        for number in range(6):
-            event.trigger_nowait(number)
-        await let_run()
-        if cause == "crash":
-            sink.nursery.cancel_scope.cancel()
-            await sink.wait_status(ModuleStatus.STARTING)
-        else:
-            await app.restart(sink)
-        event.trigger_nowait(6)
-        await until_online(sink)
-        (hook,) = event.statistics().hooks
-        assert (hook.accepted, hook.delivered, hook.backlog, hook.dropped) == (7, 7, 0, 0)
-    assert begun == list(range(7))
-
-
-async def test_a_failed_start_drops_what_waits_and_lets_senders_go(
-    autojump_clock: MockClock,
-) -> None:
-    """nobody waits for a module that will not come."""
-    source, sink = Module("source", enabled=True), Module("sink")
-    event = source.event("tick", int)
-
-    @sink.hook(event, buffer=1)
-    async def take(number: int) -> None: ...
-
-    @sink.on_start
-    async def start() -> None:
-        await trio.sleep(2)
-        raise OSError("no")
-
-    done: list[float] = []
-
-    async def send() -> None:
-        await event.trigger(1)
-        await event.trigger(2)
-        done.append(trio.current_time())
-
-    async with App(source, sink, managed=True) as app, trio.open_nursery() as nursery:
-        sink.enable()
-        nursery.start_soon(send)
-        with pytest.raises(StartError):
-            await app.manage()
-        await let_run()
-        assert done == [2.0]
-        assert app.status().totals.events_lost == 2
-        await event.trigger(3)  # nobody is there any more
+# ---------------------------------------------------------------------- exceptions
 
 
 async def test_an_exception_is_reported_once_and_the_next_event_follows(
     autojump_clock: MockClock,
 ) -> None:
-    """with the hook's name and type; a stray Cancelled is one, too."""
-    source = Module("source")
-    event = source.event("tick", int)
+    """the report names the hook and its type, and the module stays online."""
+    source, sink, event = pair(int)
     seen: list[int] = []
 
-    @source.hook(event, name="my-hook")
-    async def take(number: int) -> None:
-        if number == 1:
-            raise ValueError("wrong")
-        if number == 2:
-            raise await stray_cancelled()
-        seen.append(number)
+    @sink.hook(event, name="odd")
+    async def take(n: int) -> None:
+        seen.append(n)
+        if n % 2:
+            await fail(ValueError(n))
 
-    app = App(source)
-    async with app.reports() as reports:
-        async with app:
-            for number in range(4):
-                event.trigger_nowait(number)
-        found = [each async for each in reports]
-    assert [(each.task_name, each.task_type) for each in found] == [("my-hook", "hook")] * 2
-    assert [type(each.exception) for each in found] == [ValueError, trio.Cancelled]
-    assert seen == [0, 3]
+    async def use() -> None:
+        for n in range(4):
+            await event.trigger(n)
+        await let_run()
+        assert sink.online
+        assert seen == [0, 1, 2, 3]
+
+    reports = await reports_of(App(source, sink), use)
+    found = [(each.module, each.task_name, each.task_type, each.severity) for each in reports]
+    assert found == [("sink", "odd", "hook", "panic")] * 2
+    assert [str(each.exception) for each in reports] == ["1", "3"]
 
 
-async def test_a_hook_can_ask_for_a_restart_of_its_module(autojump_clock: MockClock) -> None:
-    """RestartModule is what it is in a worker."""
-    source = Module("source", restart=AT_ONCE)
-    event = source.event("tick", int)
+async def test_a_failing_hook_takes_nothing_from_others(autojump_clock: MockClock) -> None:
+    """an exception in one hook doesn't reach the sender nor another hook."""
+    source, sink, event = pair(int)
+    gate = Gate(is_open=True)
+    sink.hook(event, fail_with_data, name="bad")
+    sink.hook(event, gate)
 
-    @source.hook(event)
-    async def take(number: int) -> None:
-        if number == 1:
-            raise RestartModule
+    async def use() -> None:
+        await event.trigger(1)
+        await event.trigger(2)
+        await let_run()
 
-    async with App(source) as app:
+    assert len(await reports_of(App(source, sink), use)) == 2
+    assert gate.seen == [1, 2]
+
+
+async def fail_with_data(data: object) -> None:
+    await fail(ValueError(data))
+
+
+async def test_a_stray_cancelled_is_an_ordinary_failure(autojump_clock: MockClock) -> None:
+    """it is reported, bare or in a group, and the next event follows."""
+    source, sink, event = pair(int)
+    stray = await stray_cancelled()
+    seen: list[int] = []
+
+    @sink.hook(event)
+    async def take(n: int) -> None:
+        seen.append(n)
+        if n == 0:
+            raise stray
+        if n == 1:
+            raise BaseExceptionGroup("both", [stray, ValueError(n)])
+
+    async def use() -> None:
+        for n in range(3):
+            await event.trigger(n)
+        await let_run()
+
+    first, second = await reports_of(App(source, sink), use)
+    assert isinstance(first.exception, trio.Cancelled)
+    assert isinstance(second.exception, BaseExceptionGroup)
+    assert len(second.exception.exceptions) == 2
+    assert seen == [0, 1, 2]
+
+
+async def test_a_genuine_cancelled_is_not_reported(autojump_clock: MockClock) -> None:
+    """a hook that the end of the drain cancels is no failure; what it raises besides is one."""
+    source, sink, event = pair(int)
+    ended: list[str] = []
+
+    @sink.hook(event, name="plain")
+    async def plain(_: int) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("plain")
+
+    @sink.hook(event, name="group")
+    async def group(_: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append("group")
+                raise ValueError("while leaving")
+
+    async def use() -> None:
         event.trigger_nowait(1)
-        await source.wait_status(ModuleStatus.STARTING)
-        await source.wait_online()
-        assert app.status().modules["source"].restarts == 1
+        await let_run()
+
+    reports = await reports_of(App(source, sink), use)
+    assert sorted(ended) == ["group", "plain"]
+    (report,) = reports
+    assert report.task_name == "group"
+    assert not any_cancelled(report.exception)
 
 
-async def test_an_interrupt_in_a_hook_ends_the_app(autojump_clock: MockClock) -> None:
-    """in order, and reaches whoever entered it."""
-    source = Module("source")
-    event = source.event("tick", int)
+def any_cancelled(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(any_cancelled(inner) for inner in error.exceptions)
+    return isinstance(error, trio.Cancelled)
 
-    @source.hook(event)
-    async def take(number: int) -> None:
-        raise KeyboardInterrupt
 
-    async def run() -> None:
-        async with App(source):
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("is_grouped", [False, True])
+@pytest.mark.parametrize("retry", [None, Backoff()])
+async def test_what_is_no_exception_ends_the_app(
+    kind: type[BaseException], is_grouped: bool, retry: Backoff | None, autojump_clock: MockClock
+) -> None:
+    """it passes the guard and begins an ordered shutdown; what is grouped with it is reported."""
+    source, sink, event = pair(int)
+    stopped: list[str] = []
+
+    @sink.on_stop
+    async def stop() -> None:
+        stopped.append("sink")
+
+    @sink.hook(event, retry=retry)
+    async def take(_: int) -> None:
+        await trio.lowlevel.checkpoint()
+        if is_grouped:
+            raise BaseExceptionGroup("both", [kind(), ValueError("beside")])
+        raise kind
+
+    app = App(source, sink)
+
+    async def live() -> None:
+        async with app:
             event.trigger_nowait(1)
             await trio.sleep_forever()
 
-    with pytest.raises(KeyboardInterrupt):
-        await run()
+    async with app.reports() as channel:
+        with pytest.raises(kind):
+            await live()
+        reports = [str(report.exception) async for report in channel]
+    assert trio.current_time() < 100
+    assert stopped == ["sink"]
+    assert len(reports) == int(is_grouped)
+    assert not is_grouped or "both" in reports[0]
 
 
-@pytest.mark.parametrize("batch", [None, 3])
-async def test_retry_gives_the_same_events_again(
-    batch: int | None, autojump_clock: MockClock
-) -> None:
-    """in order, with back-pressure and a warning, until it works."""
+async def test_restart_module_in_a_hook_restarts_its_module(autojump_clock: MockClock) -> None:
+    """the module comes back, and so does its hook, with what waited for it."""
     source = Module("source")
-    event = source.event("tick", int)
-    calls: list[Any] = []
-    down = True
+    sink = Module("sink", restart=Restart(backoff=Backoff(initial=1)))
+    event = source.event("event", int)
+    seen: list[int] = []
 
-    async def take(data: Any) -> None:
-        calls.append(list(data) if isinstance(data, Sequence) else data)
-        if down:
-            raise OSError("database is locked")
+    @sink.hook(event)
+    async def take(n: int) -> None:
+        seen.append(n)
+        if n == 1:
+            raise RestartModule
 
-    declare: Any = source.hook
-    declare(event, take, batch=batch, buffer=4, retry=Backoff(initial=1))
-    async with App(source) as app:
-        for number in range(4):
-            event.trigger_nowait(number)
-        await trio.sleep(3.5)  # tries at 0, 1 and 3
-        assert len(calls) == 3
-        assert all(call == calls[0] for call in calls)
-        assert source.failures["take:retrying"].level.name == "WARNING"
-        for number in range(4, 10):
-            with trio.move_on_after(0.01):
-                await event.trigger(number)
-        assert event.statistics().hooks[0].backlog == 4
-        down, failed = False, len(calls)
-        await trio.sleep(10)
-        assert "take:retrying" not in source.failures
-        assert app.status().modules["source"].hooks[0].backlog == 0
-        flat = [each for call in calls[failed:] for each in (call if batch else [call])]
-        assert flat == sorted(set(flat))
-        assert flat[:4] == [0, 1, 2, 3]
+    app = App(source, sink)
+    async with app:
+        for n in range(4):
+            event.trigger_nowait(n)
+        await let_run()
+        assert not sink.online
+        assert seen == [0, 1]
+        await sink.wait_online()
+        await let_run()
+        assert seen == [0, 1, 2, 3]
+        assert app.status().modules["sink"].restarts == 1
 
 
-async def test_what_a_retry_has_in_hand_survives_a_crash(autojump_clock: MockClock) -> None:
-    """with retry an event counts as handled when the function has returned, not before."""
-    source = Module("source", restart=AT_ONCE)
-    event = source.event("tick", int)
-    done: list[int] = []
-    attempts = 0
+# ---------------------------------------------------------------------- retry
 
-    @source.hook(event, retry=Backoff(initial=1))
-    async def take(number: int) -> None:
-        nonlocal attempts
-        attempts += 1
-        if attempts == 1:
-            await trio.sleep_forever()
-        done.append(number)
 
-    async with App(source):
+async def test_a_retry_gives_the_same_events_again(autojump_clock: MockClock) -> None:
+    """the same events come until that works, then the next ones, with the backoff between."""
+    source, sink, event = pair(int)
+    calls: list[tuple[float, int]] = []
+    began = trio.current_time()
+
+    @sink.hook(event, retry=Backoff(initial=2, growth="linear"))
+    async def take(n: int) -> None:
+        calls.append((trio.current_time() - began, n))
+        if n == 1 and len(calls) < 5:
+            await fail(ValueError(n))
+
+    async def use() -> None:
+        for n in range(3):
+            event.trigger_nowait(n)
+        await trio.sleep(100)
+
+    reports = await reports_of(App(source, sink), use)
+    assert calls == [(0, 0), (0, 1), (2, 1), (6, 1), (12, 1), (12, 2)]
+    assert [each.task_type for each in reports] == ["hook"] * 3
+
+
+async def test_a_retry_keeps_its_batch(autojump_clock: MockClock) -> None:
+    """what is given again is the same sequence, whatever has come since."""
+    source, sink, event = pair(int)
+    batches: list[list[int]] = []
+
+    @sink.hook(event, batch=3, retry=Backoff(initial=1))
+    async def take(some: Sequence[int]) -> None:
+        batches.append(list(some))
+        if len(batches) < 3:
+            await fail(ValueError(some))
+
+    async with App(source, sink):
+        event.trigger_nowait(0)
         event.trigger_nowait(1)
-        event.trigger_nowait(2)
         await let_run()
-        source.nursery.cancel_scope.cancel()
-        await source.wait_status(ModuleStatus.STARTING)
-        await until_online(source)
-        assert done == [1, 2]
+        for n in range(2, 6):
+            event.trigger_nowait(n)
+        await trio.sleep(20)
+    assert batches == [[0, 1], [0, 1], [0, 1], [2, 3, 4], [5]]
 
 
-# ---------------------------------------------------------------- surroundings
+async def test_a_retry_pushes_back(autojump_clock: MockClock) -> None:
+    """while it retries the buffer fills up and senders wait; nothing is dropped."""
+    source, sink, event = pair(int)
+    seen: list[int] = []
+    is_broken = True
 
+    @sink.hook(event, name="h", buffer=2, retry=Backoff(initial=1, maximum=1))
+    async def take(n: int) -> None:
+        if is_broken:
+            await fail(ValueError(n))
+        seen.append(n)
 
-async def test_a_hook_runs_as_work_of_its_module(autojump_clock: MockClock) -> None:
-    """in a copy of the context in which the app was entered."""
-    pair = Pair()
-    var: ContextVar[str] = ContextVar("var", default="unset")
-    found: list[Any] = []
-
-    @pair.sink.hook(pair.event, name="look")
-    async def look(number: int) -> None:
-        found.append((current_module(), current_app(), var.get()))
-
-    var.set("entered")
-    async with pair.app as app:
-        var.set("later")
-        await pair.event.trigger(1)
+    async with App(source, sink), trio.open_nursery() as nursery:
+        event.trigger_nowait(0)
         await let_run()
-    assert found == [(pair.sink, app, "entered")]
-
-
-async def test_a_flood_at_one_hook_starves_no_other() -> None:
-    """a thousand idle hooks are served within a bound of steps while one is flooded."""
-    source = Module("source")
-    flood = source.event("flood", int)
-    quiet = source.event("quiet", int)
-    served: list[int] = []
-
-    @source.hook(flood, buffer=100_000)
-    async def drown(number: int) -> None: ...
-
-    async def serve(number: int, which: int) -> None:
-        served.append(which)
-
-    for which in range(1_000):
-        source.hook(quiet, serve, which, name=f"serve-{which}")
-
-    class Steps(trio.abc.Instrument):
-        count = 0
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            if task.name == "<hook drown>":
-                self.count += 1
-
-    async with App(source):
-        await let_run()
-        for number in range(100_000):
-            flood.trigger_nowait(number)
-        steps = Steps()
-        trio.lowlevel.add_instrument(steps)
-        quiet.trigger_nowait(1)
-        while len(served) < 1_000:
-            await trio.lowlevel.checkpoint()
-        trio.lowlevel.remove_instrument(steps)
-        (hook,) = flood.statistics().hooks
-        assert hook.backlog > 0
-        assert steps.count <= 3
-        assert hook.delivered <= 3 * SLICE
-
-
-async def test_readers_are_no_workers(autojump_clock: MockClock) -> None:
-    """the status shows hooks as hooks, with their backlog."""
-    pair = Pair()
-    async with pair.app as app:
-        pair.close()
-        for number in range(3):
-            await pair.event.trigger(number)
-        await let_run()
-        info = app.status().modules["sink"]
-        assert info.workers == ()
-        assert [(hook.name, hook.backlog, hook.handling) for hook in info.hooks] == [("take", 2, 1)]
-        assert "in take" in app.task_tree()
-        pair.gate.set()
-
-
-async def test_an_app_entered_again_begins_to_count_afresh(autojump_clock: MockClock) -> None:
-    """nothing of the first run is left."""
-    pair = Pair(overflow=Overflow.DROP_OLDEST)
-    for _ in range(2):
-        async with pair.app:
-            await pair.event.trigger(1)
+        for n in range(1, 6):
+            nursery.start_soon(event.trigger, n)
             await let_run()
-            assert pair.event.statistics().triggered == 1
-            assert pair.figures() == (1, 0, 0, 0)
+        await trio.sleep(50)
+        assert hook_figures(event, "sink/h") == (0, 0, 2, 1, 3)
+        is_broken = False
+    assert seen == [0, 1, 2, 3, 4, 5]
 
 
-async def test_modules_that_are_added_and_removed_bring_their_hooks(
+async def test_a_retry_is_a_failure_warning_while_it_lasts(autojump_clock: MockClock) -> None:
+    """the module has the warning from the first failure until the events are handled."""
+    source, sink, event = pair(int)
+    is_broken = True
+
+    @sink.hook(event, name="h", retry=Backoff(initial=1, maximum=1))
+    async def take(n: int) -> None:
+        if is_broken:
+            await fail(ValueError(n))
+
+    async with App(source, sink):
+        assert sink.failures == {}
+        event.trigger_nowait(0)
+        await let_run()
+        assert sink.failures["h:retrying"].level is FailureLevel.WARNING
+        assert "1" in sink.failures["h:retrying"].message
+        await trio.sleep(10.5)
+        assert "h:retrying" in sink.failures
+        is_broken = False
+        await trio.sleep(1)
+        assert sink.failures == {}
+
+
+# ---------------------------------------------------------------------- inside of a hook
+
+
+async def test_a_hook_knows_where_it_runs(autojump_clock: MockClock) -> None:
+    """the current module is the hook's, whoever triggers, and the context is the app's."""
+    source, sink, event = pair(int)
+    found: list[tuple[object, object, str]] = []
+
+    @sink.hook(event)
+    async def take(_: int) -> None:
+        found.append((current_module(), current_app(), colour.get()))
+        colour.set("its own")
+
+    @source.worker
+    async def work() -> None:
+        colour.set("the sender's")
+        await event.trigger(1)
+
+    colour.set("the app's")
+    app = App(source, sink)
+    async with app:
+        colour.set("the body's")
+        await event.trigger(2)
+        await let_run()
+    assert found[0] == (sink, app, "the app's")
+    assert [each[:2] for each in found] == [(sink, app)] * 2
+    assert colour.get() == "the body's"
+
+
+async def test_a_hook_triggers_other_events(autojump_clock: MockClock) -> None:
+    """a chain of hooks passes events on, in order, with back-pressure through the buffers."""
+    modules = [Module(f"m{number}") for number in range(6)]
+    events: list[Event[int]] = [module.event("event", int) for module in modules]
+    gate = Gate(is_open=True)
+
+    async def forward(n: int, to: Event[int]) -> None:
+        await to.trigger(n)
+
+    for module, event, following in zip(modules[:-1], events, events[1:], strict=False):
+        module.hook(event, forward, following, buffer=1)
+    modules[-1].hook(events[-1], gate, buffer=1)
+    async with App(*modules):
+        for n in range(100):
+            await events[0].trigger(n)
+        await let_run()
+        assert gate.seen == list(range(100))
+
+
+async def test_a_hook_on_an_event_of_its_own_module(autojump_clock: MockClock) -> None:
+    """a module hears its own events."""
+    module = Module("m")
+    event = module.event("event", int)
+    gate = Gate(is_open=True)
+    module.hook(event, gate)
+    async with App(module):
+        event.trigger_nowait(1)
+        await let_run()
+        assert gate.seen == [1]
+
+
+async def test_a_hook_that_cancels_its_nursery_crashes_its_module(
     autojump_clock: MockClock,
 ) -> None:
-    """a hook of an added module begins with it and leaves with it."""
-    pair = Pair()
+    """the module is restarted, and the hook goes on with the next event."""
+    source = Module("source")
+    sink = Module("sink", restart=Restart(backoff=Backoff(initial=1)))
+    event = source.event("event", int)
     seen: list[int] = []
-    extra = Module("extra", depends_on=["source"])
 
-    @extra.hook("source/tick")
-    async def note(number: int) -> None:
-        seen.append(number)
+    @sink.hook(event)
+    async def take(n: int) -> None:
+        seen.append(n)
+        if n == 0:
+            sink.nursery.cancel_scope.cancel()
+            await trio.sleep(1)
 
-    async with pair.app as app:
-        await app.add(extra)
-        await pair.event.trigger(1)
+    app = App(source, sink)
+    async with app:
+        for n in range(3):
+            event.trigger_nowait(n)
         await let_run()
-        await app.remove(extra)
-        await pair.event.trigger(2)
+        await sink.wait_online()
         await let_run()
-        assert len(pair.event.statistics().hooks) == 1
-        another = Module("another")
-        await app.add(another)
-    assert (seen, pair.seen) == ([1], [1, 2])
+        assert seen == [0, 1, 2]
+        assert app.status().modules["sink"].restarts == 1
+        assert loss_fault(event) is None
+
+
+async def test_a_hook_in_the_task_tree_shows_where_it_waits(autojump_clock: MockClock) -> None:
+    """the tree has the hook under its module, with the line of the function that hangs."""
+    source, sink, event = pair(int)
+
+    @sink.hook(event, name="hanging")
+    async def take(_: int) -> None:
+        await wait_in_here()
+
+    async def wait_in_here() -> None:
+        await trio.sleep_forever()
+
+    app = App(source, sink, stop_timeout=4)
+    async with app:
+        event.trigger_nowait(1)
+        await let_run()
+        tree = app.task_tree()
+    assert "hanging" in tree
+    assert "wait_in_here" in tree
+
+
+async def test_hooks_are_no_workers_in_the_status(autojump_clock: MockClock) -> None:
+    """the status shows hooks as hooks: an idle one isn't listed among the workers."""
+    source, sink, event = pair(int)
+    sink.hook(event, Gate(), name="h")
+    app = App(source, sink)
+    async with app:
+        await let_run()
+        info = app.status().modules["sink"]
+        assert [hook.name for hook in info.hooks] == ["h"]
+        assert all("h" not in worker.name for worker in info.workers)
+
+
+# ---------------------------------------------------------------------- load
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the rounds of the scheduler, and the steps of tasks in them."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.steps = 0
+
+    @override
+    def before_io_wait(self, timeout: float) -> None:
+        self.rounds += 1
+
+    @override
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+
+
+async def test_a_flood_for_one_hook_does_not_starve_a_thousand_others(
+    autojump_clock: MockClock,
+) -> None:
+    """while one hook has always something to do, 1,000 idle ones are served in few rounds."""
+    source, sink, event = pair(int)
+    others = [source.event(f"e{n}", int) for n in range(1000)]
+    served: dict[int, int] = {}
+    flooded = 0
+    steps = Steps()
+
+    @sink.hook(event, buffer=100_000)
+    async def flood(_: int) -> None:
+        nonlocal flooded
+        flooded += 1
+
+    async def note(n: int) -> None:
+        served[n] = steps.rounds
+
+    for other in others:
+        sink.hook(other, note)
+    async with App(source, sink):
+        for n in range(100_000):
+            event.trigger_nowait(n)
+        await trio.lowlevel.checkpoint()
+        trio.lowlevel.add_instrument(steps)
+        try:
+            for n, other in enumerate(others):
+                other.trigger_nowait(n)
+            for _ in range(6):
+                await trio.lowlevel.checkpoint()
+            assert len(served) == 1000
+            assert max(served.values()) <= 3
+            assert 0 < flooded <= 10 * 1000
+        finally:
+            trio.lowlevel.remove_instrument(steps)
+
+
+async def test_a_sender_that_never_waits_lets_others_run(autojump_clock: MockClock) -> None:
+    """a loop of triggers with room everywhere is a loop of checkpoints."""
+    source, sink, event = pair(int)
+    gate = Gate(is_open=True)
+    sink.hook(event, gate, overflow=Overflow.DROP_OLDEST, buffer=1)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with App(source, sink), trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for n in range(100):
+            await event.trigger(n)
+        assert turns >= 90
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+async def test_a_million_events_come_in_order(autojump_clock: MockClock) -> None:
+    """1,000,000 events go through one hook, none lost, none out of order, in bounded time."""
+    source, sink, event = pair(int)
+    count = 1_000_000
+    expected = 0
+    faults: list[int] = []
+
+    @sink.hook(event)
+    async def take(n: int) -> None:
+        nonlocal expected
+        if n != expected:
+            faults.append(n)
+        expected += 1
+
+    began = perf_counter()
+    async with App(source, sink):
+        for n in range(count):
+            if n % 100:
+                try:
+                    event.trigger_nowait(n)
+                except trio.WouldBlock:
+                    await event.trigger(n)
+            else:
+                await event.trigger(n)
+    assert perf_counter() - began < 120
+    assert faults == []
+    assert expected == event.statistics().delivered == count
+
+
+async def test_five_thousand_triggers_and_a_shutdown(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """after a shutdown what was delivered and what was dropped is exactly what was triggered."""
+    source, sink, event = pair(int)
+    seen: list[int] = []
+
+    @sink.hook(event, buffer=5000)
+    async def take(n: int) -> None:
+        await trio.sleep(0.01)
+        seen.append(n)
+
+    app = App(source, sink, stop_timeout=60)
+    async with app:
+        for n in range(5000):
+            event.trigger_nowait(n)
+    figures = event.statistics()
+    (info,) = app.status().modules["sink"].hooks
+    assert figures.triggered == 5000
+    assert figures.delivered + figures.dropped == 5000
+    assert (info.delivered, info.dropped) == (figures.delivered, figures.dropped)
+    assert info.backlog == info.handling == 0
+    assert 2990 <= len(seen) <= 3001
+    assert seen == list(range(len(seen)))
+    assert f"dropped {figures.dropped} events" in caplog.text
+
+
+# ---------------------------------------------------------------------- a stop that hangs
+
+
+async def test_a_stop_that_hangs_on_a_hook_says_so(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """a hook that can't be cancelled is named, with its stack, when the stop time is over."""
+    source, sink, event = pair(int)
+
+    @sink.hook(event, name="hanging")
+    async def take(_: int) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+
+    app = App(source, sink, stop_timeout=8)
+
+    async def hang() -> None:
+        async with app:
+            event.trigger_nowait(1)
+            await let_run()
+
+    with pytest.raises(ExceptionGroup, match="stop"):
+        await hang()
+    assert "hanging" in caplog.text
+    assert "in take" in caplog.text
+    assert sink.status is ModuleStatus.OFFLINE
+    with pytest.raises(ModuleOffline):
+        event.trigger_nowait(2)

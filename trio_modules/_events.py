@@ -14,7 +14,7 @@ import enum
 import types
 import typing
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -99,7 +99,7 @@ class EventStatistics:
         triggered: how often it was triggered.
         delivered: how often a hook has handled it, over all of them.
         dropped: how often a hook or a subscription has missed it.
-        hooks: its hooks.
+        hooks: the hooks that get it now; those of modules that are stopped get nothing.
         injected: how often it was injected in whose name, by "module/event".
     """
 
@@ -119,6 +119,9 @@ class EventModule(HasMainTask, Protocol):
     def status(self) -> ModuleStatus: ...
     @property
     def in_lifecycle_function(self) -> bool: ...
+    @property
+    def is_coming(self) -> bool: ...
+    def holds_online_back(self, tasks: Sequence[trio.lowlevel.Task]) -> bool: ...
 
 
 class Source(Protocol):
@@ -160,6 +163,8 @@ class Inbox:
         senders: the tasks that wait for room.
         blocked_on: the inboxes for which the hook's own triggers wait.
         accepted, dropped: counted over one run of the app.
+        taken: how often readers have taken something that they may have to give back.
+        unfinished: what they couldn't handle, each with the number of the taking.
     """
 
     __slots__ = (
@@ -176,6 +181,8 @@ class Inbox:
         "readers",
         "senders",
         "size",
+        "taken",
+        "unfinished",
         "waits",
     )
 
@@ -198,6 +205,8 @@ class Inbox:
         self.senders: deque[_Sender] = deque()
         self.blocked_on: list[Inbox] = []
         self.busy = 0
+        self.taken = 0
+        self.unfinished: list[tuple[int, list[object]]] = []
         self.accepted = 0
         self.dropped = 0
         self._slow = slow
@@ -226,6 +235,23 @@ class Inbox:
             self.items.append(sender.data)
             self.accepted += 1
             sender.done(self)
+
+    def take(self, count: int) -> tuple[int, list[object]]:
+        """Take the next ones out; the number of the taking, and what it was."""
+        taken = [self.items.popleft() for _ in range(count)]
+        self.taken += 1
+        self.busy += count
+        if self.senders:
+            self.refill()
+        return self.taken, taken
+
+    def give_back(self) -> None:
+        """All readers have ended: what they couldn't handle is next, in the order triggered."""
+        self.unfinished.sort(key=_number, reverse=True)
+        for _, taken in self.unfinished:
+            self.busy -= len(taken)
+            self.items.extendleft(reversed(taken))
+        self.unfinished.clear()
 
     def expect(self, sender: _Sender) -> None:
         """A sender waits for room."""
@@ -264,6 +290,10 @@ class Inbox:
             dropped=figures.dropped,
             handling=figures.handling,
         )
+
+
+def _number(unfinished: tuple[int, list[object]]) -> int:
+    return unfinished[0]
 
 
 class _Sender:
@@ -308,7 +338,9 @@ class BaseEvent(Generic[T]):
     """All of `Event` but what needs rooms above."""
 
     __slots__ = (
+        "_gone",
         "_injected",
+        "_known",
         "_source",
         "_types",
         "inboxes",
@@ -327,6 +359,8 @@ class BaseEvent(Generic[T]):
         self._source = source
         self._types = accepted
         self.inboxes: tuple[Inbox, ...] = ()
+        self._known: dict[Inbox, None] = {}
+        self._gone = (0, 0)
         self.own: Broadcast[T] = Broadcast()
         self.watched = False
         self.triggered = 0
@@ -351,6 +385,25 @@ class BaseEvent(Generic[T]):
             self._types = accepted
         return self._types == accepted
 
+    # ------------------------------------------------------------ inboxes
+
+    def connect(self, inbox: Inbox) -> None:
+        """From now on that inbox gets what is triggered."""
+        self.inboxes = (*self.inboxes, inbox)
+        self._known[inbox] = None
+
+    def disconnect(self, inbox: Inbox) -> None:
+        """From now on it gets nothing; what it has got in this run still counts."""
+        self.inboxes = tuple(each for each in self.inboxes if each is not inbox)
+
+    def forget(self, inbox: Inbox) -> None:
+        """Its hook is no longer declared: keep nothing of it but the figures."""
+        if inbox in self._known:
+            del self._known[inbox]
+            figures = inbox.statistics()
+            delivered, dropped = self._gone
+            self._gone = (delivered + figures.delivered, dropped + figures.dropped)
+
     # ------------------------------------------------------------ triggering
 
     async def trigger(self, data: T) -> None:
@@ -365,7 +418,7 @@ class BaseEvent(Generic[T]):
             ModuleOffline: if its module is neither starting nor online nor stopping.
             TypeError: if the data isn't of the type that the event was declared with.
             EventDeadlock: if it would wait for the hook that it runs in, or for the start of its
-                own module; nobody gets it then.
+                own module, or for its restart in a stop function; nobody gets it then.
 
         Cancelled while it waits: who has it keeps it, for the others it counts as dropped.
         """
@@ -405,6 +458,9 @@ class BaseEvent(Generic[T]):
         if not self._source.open:
             module = self._source.module
             raise ModuleOffline(module.name, module.status.name, f"trigger event {self.name!r}")
+        self._check_type(data)
+
+    def _check_type(self, data: object) -> None:
         if self._types is not None and not isinstance(data, self._types):
             expected = " or ".join(each.__name__ for each in self._types)
             raise TypeError(f"data of event {self.full_name!r} must be {expected}, got {data!r}")
@@ -437,8 +493,7 @@ class BaseEvent(Generic[T]):
 
     def inject(self, data: object, source: str) -> None:
         """Trigger it in somebody else's name; see `Module.inject_event`."""
-        if self._types is not None and not isinstance(data, self._types):
-            self._check(data)
+        self._check_type(data)
         for inbox in self.inboxes:
             if len(inbox.items) >= inbox.size and inbox.waits:
                 raise trio.WouldBlock
@@ -450,7 +505,7 @@ class BaseEvent(Generic[T]):
     def _check_waiting_ends(self, full: list[Inbox]) -> Inbox | None:
         """Raise `EventDeadlock` if waiting can't end; the hook that the calling task runs in."""
         ancestors = _ancestors(trio.lowlevel.current_task())
-        starting = _starting()
+        starting = _starting(ancestors)
         for inbox in full:
             if not inbox.readers.keys().isdisjoint(ancestors):
                 raise EventDeadlock(self.full_name, inbox.name, "it runs in that hook")
@@ -486,18 +541,21 @@ class BaseEvent(Generic[T]):
 
     def statistics(self) -> EventStatistics:
         """How often it was triggered in this run of the app, and what became of that (ours)."""
-        hooks = tuple(inbox.statistics() for inbox in self.inboxes)
+        known = [inbox.statistics() for inbox in self._known]
+        delivered, dropped = self._gone
         return EventStatistics(
             triggered=self.triggered,
-            delivered=sum(hook.delivered for hook in hooks),
-            dropped=sum(hook.dropped for hook in hooks) + self.own.lost,
-            hooks=hooks,
+            delivered=delivered + sum(hook.delivered for hook in known),
+            dropped=dropped + sum(hook.dropped for hook in known) + self.own.lost,
+            hooks=tuple(inbox.statistics() for inbox in self.inboxes),
             injected=types.MappingProxyType(dict(self._injected)),
         )
 
     def reset(self) -> None:
         """A run of the app begins."""
         self.triggered = 0
+        self._gone = (0, 0)
+        self._known = dict.fromkeys(self.inboxes)
         self._injected.clear()
         self.own.lost = 0
 
@@ -511,12 +569,16 @@ def _ancestors(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:
     return found
 
 
-def _starting() -> EventModule | None:
-    """The module whose start the running code holds up."""
+def _starting(ancestors: Sequence[trio.lowlevel.Task]) -> EventModule | None:
+    """The module whose start, or restart, the running code holds up; these tasks wait for it."""
     owner = typing.cast("EventModule | None", current_owner())
-    if owner is None or owner.status is not ModuleStatus.STARTING:
+    if owner is None:
         return None
-    return owner if owner.in_lifecycle_function else None
+    restarting = owner.status is ModuleStatus.STOPPING and owner.is_coming
+    if not restarting and owner.status is not ModuleStatus.STARTING:
+        return None
+    holds_it_up = owner.in_lifecycle_function or owner.holds_online_back(ancestors)
+    return owner if holds_it_up else None
 
 
 def cycle_from(inbox: Inbox) -> list[Inbox]:

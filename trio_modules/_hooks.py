@@ -55,8 +55,6 @@ class HookModule(EventModule, Protocol):
     @property
     def workers(self) -> Workers: ...
     @property
-    def is_coming(self) -> bool: ...
-    @property
     def rng(self) -> random.Random: ...
     def fail_with(self, level: FailureLevel, failure_id: str, message: str) -> None: ...
     def resolve_failure(self, failure_id: str) -> bool: ...
@@ -111,15 +109,13 @@ class Hook:
         """From now on it gets what is triggered."""
         if not self.is_open and self.event is not None:
             self.is_open = True
-            self.event.inboxes = (*self.event.inboxes, self.inbox)
+            self.event.connect(self.inbox)
 
     def close(self) -> int:
         """From now on it gets nothing; how much it had that it will never handle."""
         if self.is_open and self.event is not None:
             self.is_open = False
-            self.event.inboxes = tuple(
-                inbox for inbox in self.event.inboxes if inbox is not self.inbox
-            )
+            self.event.disconnect(self.inbox)
         return self.inbox.drop_all()
 
 
@@ -244,10 +240,11 @@ class ModuleEvents:
         for hook in self.hooks:
             hook.close()
             hook.event = None
+            if hook.source is not None:
+                hook.source.listeners.pop(hook, None)
         self._slow.clear()
         for event in self.events.values():
             event.own.end()
-        self.listeners.clear()
         self.open = False
         self._room = None
         for event in self.events.values():
@@ -267,9 +264,12 @@ class ModuleEvents:
     def close_all(self) -> None:
         """Nothing will be handled any more: drop what is left, and say so."""
         for hook in self.hooks:
-            lost = hook.close()
-            if lost:
-                self.module.warn("hook %s dropped %d events that were left", hook.name, lost)
+            self._close(hook)
+
+    def _close(self, hook: Hook) -> None:
+        lost = hook.close()
+        if lost:
+            self.module.warn("hook %s dropped %d events that were left", hook.name, lost)
 
     def status_changed(self, status: ModuleStatus) -> None:
         """The module has a new status."""
@@ -295,7 +295,9 @@ class ModuleEvents:
     def _keep(self, lasting: tuple[str, ...]) -> None:
         for hook in self.hooks:
             if hook.lasts not in lasting:
-                hook.close()
+                self._close(hook)
+                if hook.event is not None:
+                    hook.event.forget(hook.inbox)
                 if hook.source is not None:
                     hook.source.listeners.pop(hook, None)
         self.hooks = [hook for hook in self.hooks if hook.lasts in lasting]
@@ -343,16 +345,20 @@ class ModuleEvents:
 
         try:
             while True:
-                if not inbox.items:
+                while not inbox.items:  # who was woken may find that another was quicker
                     inbox.parked.append(this)
                     if self._idle is not None:
                         self._idle.set()
                     await trio.lowlevel.wait_task_rescheduled(unpark)
+                # What comes in the step of a crash is for the next run.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await read(hook)
                 if inbox.items:
                     await trio.lowlevel.checkpoint()
         finally:
             del inbox.readers[this]
+            if not inbox.readers:
+                inbox.give_back()
             del self._room.reading[this]
 
     async def _read_each(self, hook: Hook) -> None:
@@ -379,18 +385,16 @@ class ModuleEvents:
         """Handle what is there, as many at a time as the hook says, until that has worked."""
         inbox = hook.inbox
         count = min(len(inbox.items), hook.batch or 1)
-        taken = [inbox.items.popleft() for _ in range(count)]
-        if inbox.senders:
-            inbox.refill()
-        inbox.busy += count
+        number, taken = inbox.take(count)
         is_done = False
         try:
             await self._give(hook, taken)
             is_done = True
         finally:
-            inbox.busy -= count
-            if hook.retry is not None and not is_done:
-                inbox.items.extendleft(reversed(taken))
+            if is_done or hook.retry is None:
+                inbox.busy -= count
+            else:
+                inbox.unfinished.append((number, taken))
 
     async def _give(self, hook: Hook, taken: list[object]) -> None:
         data = [item.data if isinstance(item, Injected) else item for item in taken]
@@ -399,12 +403,12 @@ class ModuleEvents:
             try:
                 await hook.fn(data[0] if hook.batch is None else data)
             except BaseException as exc:
-                self._failed(hook, exc, taken)
+                ends_app = self._failed(hook, exc, taken)
                 await trio.lowlevel.checkpoint_if_cancelled()
             else:
                 break
-            if hook.retry is None:
-                return
+            if hook.retry is None or ends_app:
+                break
             failures += 1
             self._say_it_retries(hook, failures)
             await trio.sleep(hook.retry.delay(failures, self.module.rng))
@@ -415,16 +419,18 @@ class ModuleEvents:
         message = f"failed {failures} times with the same events, and will get them again"
         self.module.fail_with(FailureLevel.WARNING, f"{hook.name}:retrying", message)
 
-    def _failed(self, hook: Hook, exc: BaseException, taken: list[object]) -> None:
+    def _failed(self, hook: Hook, exc: BaseException, taken: list[object]) -> bool:
+        """Report what a hook raised, or pass it on; whether that ends the app."""
         assert self._reporter is not None
         caught = take_apart(exc)
         self._reporter.pass_on(caught)
         if caught.failure is None:
-            return
+            return bool(caught.fatal)
         for item in taken:
             if isinstance(item, Injected):
                 add_note(caught.failure, f"with an event injected by {item.source!r}")
         self.module.workers.report(caught.failure, hook.name, "hook")
+        return bool(caught.fatal)
 
     # ------------------------------------------------------------ stopping
 
@@ -441,6 +447,11 @@ class ModuleEvents:
                 await self._idle.wait()
         self._idle = None
         self.close_all()
+
+    def readers_ended(self) -> None:
+        """All of them, before the stop functions: what can't be read in another run is dropped."""
+        if not self.module.is_coming:
+            self.close_all()
 
     def stop_triggering(self) -> None:
         """The stop functions have ended: its events can't be triggered any more."""

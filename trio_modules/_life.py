@@ -58,6 +58,7 @@ class LivingModule(HasMainTask, Protocol):
     def has_to_drain(self) -> bool: ...
 
     async def drain(self, deadline: float) -> None: ...
+    def readers_ended(self) -> None: ...
     def stop_triggering(self) -> None: ...
     def begin_declared_work(self) -> list[ServiceWorker]: ...
     def came_online(self) -> None: ...
@@ -288,6 +289,7 @@ class Life:
         if not self._turn:  # a crash: those that depend on it go first
             with trio.CancelScope(shield=True):
                 await self._park()
+        self._module.readers_ended()
         if self._completed:
             await self._run_stop_functions()
 
@@ -390,6 +392,10 @@ class Life:
             self._extras.holding.discard(worker)
             if not self._extras.holding:
                 self._wake()
+
+    def holds_back(self, tasks: Sequence[trio.lowlevel.Task]) -> bool:
+        """Whether one of these tasks is a service worker that holds ONLINE back."""
+        return any(worker.task in tasks for worker in self._extras.holding)
 
     def service_ended(self, worker: ServiceWorker) -> None:
         """A service worker has ended; one that was never ready makes the start fail."""

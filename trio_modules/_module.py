@@ -1078,7 +1078,7 @@ class Module:
         self._module_part.add_hook(hook)
         return async_fn
 
-    def inject_event(self, source_event: Event[object] | str, target: str, data: object) -> None:
+    def inject_event(self, source_event: Event[T] | str, target: str, data: object) -> None:
         """Trigger the event of another module in this one's name, like ``trigger_nowait`` (seed).
 
         Reports and statistics show the source.

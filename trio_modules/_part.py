@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import Context
 from typing import Literal
 
@@ -170,6 +170,10 @@ class Part:
                 None if nursery is None or nursery is self.workers.nursery else nursery.parent_task
             )
         return task is main
+
+    def holds_online_back(self, tasks: Sequence[trio.lowlevel.Task]) -> bool:
+        """Whether it isn't ONLINE because a service worker among these tasks isn't ready."""
+        return self.life.holds_back(tasks)
 
     def tasks(self) -> list[trio.lowlevel.Task]:
         """The tasks that hold all others of the module: its own and those of its guests."""
@@ -446,6 +450,11 @@ class Part:
         """Let its hooks do that, until *deadline*."""
         if self.events_made is not None:
             await self.events_made.drain(deadline)
+
+    def readers_ended(self) -> None:
+        """Its hooks have ended, its stop functions have not."""
+        if self.events_made is not None:
+            self.events_made.readers_ended()
 
     def stop_triggering(self) -> None:
         """Its stop functions have ended."""
