@@ -113,7 +113,7 @@ async def test_slow_errors_and_mere_warnings_are_no_burst(autojump_clock: MockCl
 
 
 async def test_flood_between_two_looks_is_a_burst(autojump_clock: MockClock) -> None:
-    """More errors at once than the hook's buffer holds are a burst all the same, and last as long."""
+    """More errors at once than the buffer holds are a burst all the same, and last as long."""
     source = Source()
     alerts = Alerts(source.error, limit=3, window=10)
     async with App(source, alerts):

@@ -11,13 +11,12 @@ from hub_process import locked, query
 from hub_records import Source, record
 from store import Store, StoreStatistics
 
-from trio_modules import App, ModuleOffline, ShutdownError, StartError, StopError
+from trio_modules import App, FailureLevel, ModuleOffline, ShutdownError, StartError, StopError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from records import Record
-    from trio.testing import MockClock
 
     from trio_modules import Change
 
@@ -53,7 +52,7 @@ async def hold_lock(
 
 
 async def test_what_was_accepted_is_stored_when_the_app_is_left(database: Path) -> None:
-    """Leaving the app right after `put` stores everything, and notes how much it was."""
+    """Leaving the app right after the triggers stores everything, and notes how much it was."""
     source = Source(["store"])
     store = Store(source.message, database)
     with trio.fail_after(60):
@@ -78,30 +77,22 @@ async def test_connection_is_closed_when_the_app_is_left(database: Path) -> None
         connection.execute("SELECT 1")
 
 
-async def test_cancelled_put_leaves_what_was_not_accepted(
-    database: Path, autojump_clock: MockClock
-) -> None:
-    """Without room `put` waits; cancelled, it leaves precisely the rest in the deque."""
+async def test_cancelled_trigger_is_not_accepted(database: Path) -> None:
+    """What a sender that waited for room was cancelled with is neither accepted nor stored."""
     source = Source(["store"])
     store = Store(source.message, database, queue=3)
-    batch = records(5)
-    with trio.move_on_after(1) as scope:
-        await source.trigger_all(batch)
-    assert scope.cancelled_caught
-    assert [each.message.text for each in batch] == ["3", "4"]
-    assert store.statistics().accepted == 3
-
-
-async def test_put_is_a_checkpoint(database: Path) -> None:
-    """A cancelled `put` with room for all, or of nothing, raises Cancelled."""
-    source = Source(["store"])
-    store = Store(source.message, database)
-    for batch in (records(1), records(0)):
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await source.trigger_all(batch)
-        assert scope.cancelled_caught
-        assert not batch
+    with trio.fail_after(60):
+        async with App(source, store):
+            async with locked(database):
+                with trio.move_on_after(1) as scope:
+                    await source.trigger_all(records(10))
+                assert scope.cancelled_caught
+                accepted = store.statistics().accepted
+                assert 3 < accepted <= 6  # a batch of up to 3 at work, and 3 in the buffer
+                assert store.statistics() == StoreStatistics(accepted, 0, 0)
+            await source.trigger_all(records(10, first=10))
+    assert store.statistics() == StoreStatistics(accepted + 10, accepted + 10, 0)
+    assert stored(database) == [*range(accepted), *range(10, 20)]
 
 
 async def test_app_entered_again_is_another_run(database: Path) -> None:
@@ -132,17 +123,20 @@ async def test_restarted_store_goes_on_with_its_run(database: Path) -> None:
 
 async def test_locked_database_at_the_start_is_a_failed_start(database: Path) -> None:
     """A file that another process holds for long makes the start fail, with SQLite's reason."""
+    source = Source(["store"])
     with trio.fail_after(60):
         async with locked(database):
             with pytest.raises(StartError) as caught:
-                async with App(source := Source(["store"]), Store(source.message, database)):
+                async with App(source, Store(source.message, database)):
                     pytest.fail("the store must not be online")
     assert caught.value.module == "store"
     assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
 
-async def test_writer_that_failed_writes_its_batch_again_once(database: Path) -> None:
-    """While the file is locked the queue fills up; then each record is stored, once, in order."""
+async def test_batch_that_could_not_be_written_is_written_once(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the file is locked the buffer fills up; then each record is stored, once, in order."""
     source = Source(["store"])
     store = Store(source.message, database, queue=10)
     with trio.fail_after(60):
@@ -150,11 +144,11 @@ async def test_writer_that_failed_writes_its_batch_again_once(database: Path) ->
             async with app.changes() as changes, locked(database):
                 nursery.start_soon(source.trigger_all, records(100))
                 await write_failed(changes)
-                [writer] = app.status().modules["store"].workers
-                assert writer.last_error is not None
-                assert "database is locked" in writer.last_error
+                [failure] = app.status().modules["store"].failures
+                assert (failure.id, failure.level) == ("write:retrying", FailureLevel.WARNING)
+                assert "database is locked" in caplog.text
                 assert store.statistics().stored == 0
-                assert store.statistics().accepted <= 10 + 11
+                assert store.statistics().accepted <= 10 + 10
                 assert store.statistics().senders_waiting == 1
     assert store.statistics() == StoreStatistics(100, 100, 0)
     assert stored(database) == list(range(100))
@@ -178,7 +172,7 @@ async def test_stop_waits_for_a_locked_database(
             await nursery.start(hold_lock, database, release)
             await source.trigger_all(records(100))
             nursery.start_soon(release_when_it_failed, store)
-    assert "can't write while stopping, trying again: database is locked" in caplog.text
+    assert "database is locked" in caplog.text
     assert stored(database) == list(range(100))
 
 
