@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -35,8 +36,7 @@ class Collector:
         host, port = stream.socket.getpeername()[:2]
         async with self.send.clone() as send:
             async for data in stream:
-                for frame in framer.feed(data):
-                    record = received(frame, f"{host}:{port}")
+                for record in received(framer.feed(data), f"{host}:{port}"):
                     try:
                         send.send_nowait(record)
                     except trio.WouldBlock:
@@ -54,10 +54,10 @@ class Collector:
         end_run(self.connection, self.run, datetime.now(timezone.utc), self.stored)
 
 
-def received(frame: Frame, peer: str) -> Record:
-    now = datetime.now(timezone.utc)
-    message = parse(frame.data, now)
-    return Record(message, frame.data, "tcp", peer, now, trio.current_time(), frame.cut)
+def received(frames: list[Frame], peer: str) -> Iterator[Record]:
+    now, arrived = datetime.now(timezone.utc), trio.current_time()
+    for frame in frames:
+        yield Record(parse(frame.data, now), frame.data, "tcp", peer, now, arrived, frame.cut)
 
 
 async def collect(database: Path) -> None:

@@ -121,22 +121,21 @@ class Receiver(Module):
             await self._take(framer.finish(complete=complete), "tcp", peer)
 
     async def _take(self, frames: Iterable[Frame], transport: Transport, peer: str) -> None:
-        records = deque(self._record(frame, transport, peer) for frame in frames)
-        for record in records:
-            self._count(record)
-            if is_error(record):
-                self.error.trigger_nowait(record)
+        """Take what was received at this moment."""
+        now, arrived = current_app().now(), trio.current_time()
+        records = deque(
+            Record(parse(frame.data, now), frame.data, transport, peer, now, arrived, frame.cut)
+            for frame in frames
+        )
+        self._count(records, transport)
+        for record in filter(is_error, records):
+            self.error.trigger_nowait(record)
         await self._hand_on(records)
 
-    def _record(self, frame: Frame, transport: Transport, peer: str) -> Record:
-        now = current_app().now()
-        message = parse(frame.data, now)
-        return Record(message, frame.data, transport, peer, now, trio.current_time(), frame.cut)
-
-    def _count(self, record: Record) -> None:
-        self._counts[record.transport] += 1
-        self._counts["raw"] += record.message.format == "raw"
-        self._counts["cut"] += record.cut
+    def _count(self, records: deque[Record], transport: Transport) -> None:
+        self._counts[transport] += len(records)
+        self._counts["raw"] += sum(record.message.format == "raw" for record in records)
+        self._counts["cut"] += sum(record.cut for record in records)
 
     async def _hand_on(self, records: deque[Record]) -> None:
         """Trigger `message` for each, and wait only where somebody has no room."""
