@@ -173,6 +173,7 @@ async def test_stop_hands_over_what_was_read(tmp_path: Path) -> None:
     statistics = running.receiver.statistics()
     accepted = running.store.statistics().accepted
     assert 0 < accepted == statistics.tcp == len(running.stored("seq"))
+    assert running.receiver.message.statistics().triggered == accepted  # none of them twice
     assert statistics.refused == 0
 
 
@@ -228,6 +229,16 @@ async def test_datagrams(tmp_path: Path) -> None:
     assert running.receiver.statistics() == ReceiverStatistics(
         udp=3, tcp=0, raw=1, cut=1, skipped_bytes=0, refused=0
     )
+
+
+async def test_errors_are_an_event_of_their_own(tmp_path: Path) -> None:
+    """Of all messages, which are events, those that are errors are another one, too."""
+    async with hub(tmp_path) as running:
+        async with running.receiver.error.subscribe() as errors:
+            await running.send(b"<14>one\n<11>two\nno syslog\n<8>three\n<12>four\n")
+            assert [(await errors.receive()).message.text for _ in range(2)] == ["two", "three"]
+    assert running.receiver.message.statistics().triggered == 5
+    assert running.receiver.error.statistics().triggered == 2
 
 
 async def test_burst_of_errors_shows_in_the_status(tmp_path: Path) -> None:

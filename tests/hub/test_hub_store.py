@@ -176,8 +176,38 @@ async def test_stop_waits_for_a_locked_database(
     assert stored(database) == list(range(100))
 
 
-async def test_what_is_lost_is_said(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_restart_keeps_what_could_not_be_written(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waits when the store is restarted is not lost: it is written afterwards, once."""
+
+    async def release_when_it_stops(store: Store) -> None:
+        await store.stopping.wait()
+        await trio.sleep(1.5)  # longer than two attempts to write: one of the stop fails
+        release.set()
+
+    source = Source(["store"])
+    store = Store(source.message, database)
+    release = trio.Event()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, App(source, store) as app:
+            await nursery.start(hold_lock, database, release)
+            await source.trigger_all(records(100))
+            nursery.start_soon(release_when_it_stops, store)
+            await app.restart(store)
+            await source.trigger_all(records(100, first=100))
+    assert "can't write while stopping, trying again: database is locked" in caplog.text
+    assert "lost" not in caplog.text
+    assert store.statistics() == StoreStatistics(200, 200, 0)
+    assert stored(database) == list(range(200))
+
+
+@pytest.mark.parametrize("batch", [10, 5_000])
+async def test_what_is_lost_is_said(
+    database: Path, batch: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A database that stays locked beyond the stop timeout is a StopError, and the loss logged."""
+    monkeypatch.setattr("store.BATCH", batch)
     source = Source(["store"])
     store = Store(source.message, database)
     release = trio.Event()
@@ -196,4 +226,5 @@ async def test_what_is_lost_is_said(database: Path, caplog: pytest.LogCaptureFix
     assert isinstance(error, StopError)
     assert error.module == "store"
     assert "100 accepted messages are lost" in caplog.text
+    assert store.statistics() == StoreStatistics(100, 0, 0)
     assert stored(database) == []
