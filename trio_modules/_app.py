@@ -238,15 +238,16 @@ class App:
 
     # ------------------------------------------------------------ the graph
 
-    def _edges(self, modules: Mapping[str, Module], kind: str) -> dict[str, list[str]]:
-        edges = {}
+    def _edges(self, modules: Mapping[str, Module], kind: str) -> dict[str, tuple[str, ...]]:
+        edges: dict[str, tuple[str, ...]] = {}
         hard = kind == "depends on"
         for name, module in modules.items():
             spec = module._module_spec
             others = spec.depends_on if hard else spec.wants
-            edges[name] = [self._known_name(modules, name, kind, other) for other in others]
-            if hard and spec.owner is not None:
-                edges[name].append(spec.owner.name)
+            names = tuple([self._known_name(modules, name, kind, other) for other in others])
+            if hard and spec.owner is not None and spec.owner.name not in names:
+                names += (spec.owner.name,)
+            edges[name] = names
         return edges
 
     def _known_name(
@@ -282,7 +283,7 @@ class App:
         _find_events(modules)
         return order, members
 
-    def _member(self, module: Module, needs: list[str], wants: list[str]) -> Member:
+    def _member(self, module: Module, needs: tuple[str, ...], wants: tuple[str, ...]) -> Member:
         part, spec = module._module_part, module._module_spec
         if part.tasks_made is not None:
             part.tasks_made.check_declared(self.min_repeat_interval)
@@ -300,7 +301,7 @@ class App:
             spec.restart,
             spec.start_timeout,
             stop_timeout,
-            tuple(dict.fromkeys(needs)) if needs else (),
+            needs,
             tuple(name for name in wants if name not in needs) if wants else (),
         )
 
@@ -345,7 +346,8 @@ class App:
         run.on_started = self.started.set
         run.on_removed = self._strike
         self._run = run
-        self._block = run.block(order, self._wish)
+        # An iterator lets go of the list, which the block would hold for as long as it lasts.
+        self._block = run.block(iter(order), self._wish)
         try:
             await self._block.__aenter__()
         except BaseException:

@@ -193,7 +193,6 @@ class AppRun:
             member.restart,
             settings.stop_timeout if stop_timeout is None else stop_timeout,
         )
-        part.stop_timeout = life.unit.stop_timeout
         before = part.status
         part.attach(self._host, life.unit, life)
         self.parts[part.name] = part
@@ -223,7 +222,9 @@ class AppRun:
     # ------------------------------------------------------------ the block
 
     @asynccontextmanager
-    async def block(self, order: list[str], wish: Callable[[], list[str]]) -> AsyncIterator[None]:
+    async def block(
+        self, order: Iterable[str], wish: Callable[[], list[str]]
+    ) -> AsyncIterator[None]:
         """The whole life; *order* is a topological one, *wish* says what should run at first."""
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as outer:
@@ -251,7 +252,7 @@ class AppRun:
             # to. The body's task, or the verdict, raises it.
             self.request_shutdown("the block was cancelled")
 
-    async def _root(self, order: list[str], wish: Callable[[], list[str]]) -> None:
+    async def _root(self, order: Iterable[str], wish: Callable[[], list[str]]) -> None:
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
@@ -306,7 +307,7 @@ class AppRun:
 
     # ------------------------------------------------------------ entering
 
-    async def _enter(self, order: list[str], wish: Callable[[], list[str]]) -> None:
+    async def _enter(self, order: Iterable[str], wish: Callable[[], list[str]]) -> None:
         self.entry_task = trio.lowlevel.current_task()
         with self._entry_scope:
             await self._prepare(order)
@@ -319,7 +320,7 @@ class AppRun:
             self._start(wish())
         self._check_ended()
 
-    async def _prepare(self, order: list[str]) -> None:
+    async def _prepare(self, order: Iterable[str]) -> None:
         if self._settings.prep is not None:
             await self._prep_one(None, [self._settings.prep])
         if self.reason is None:
@@ -496,7 +497,8 @@ class AppRun:
     def status_changed(self, unit: Unit, before: ModuleStatus) -> None:
         """See `Watcher`."""
         part = self.parts[unit.name]
-        part.tell_status()
+        if part.status_waiters or part.events_made is not None:
+            part.tell_status()
         self._seq += 1
         if self._changes:
             worst = part.worst_failure

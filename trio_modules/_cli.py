@@ -124,7 +124,7 @@ def _graph(app: App, options: argparse.Namespace) -> int:
     return 0
 
 
-def _hard_and_soft(app: App) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+def _hard_and_soft(app: App) -> tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]:
     return app._edges(app.modules, "depends on"), app._edges(app.modules, "wants")
 
 
@@ -141,8 +141,8 @@ def _branch(
     name: str,
     label: str,
     indent: str,
-    hard: Mapping[str, list[str]],
-    soft: Mapping[str, list[str]],
+    hard: Mapping[str, Sequence[str]],
+    soft: Mapping[str, Sequence[str]],
     shown: set[str],
 ) -> Iterator[str]:
     below = [(other, other) for other in hard[name]] + [(o, f"({o})") for o in soft[name]]

@@ -74,6 +74,8 @@ class _Extras:
         timed_out, waiting: whether the start ran out of time, and where everything was then.
         cause, reported: why it crashed or did not start, and whether that is reported.
         failures: what else went wrong.
+        holding: the service workers whose readiness the start waits for.
+        interruptible: what is cancelled when the stop begins.
         stop_scope: the one around the stop function that runs.
         late, late_timer, expired: the seconds that what follows has when the stop is overdue,
             the timer of that, and whether that is over, too.
@@ -85,6 +87,8 @@ class _Extras:
         "exit_scope",
         "expired",
         "failures",
+        "holding",
+        "interruptible",
         "late",
         "late_timer",
         "reported",
@@ -98,6 +102,8 @@ class _Extras:
         self.cause: BaseException | None = None
         self.reported = self.timed_out = self.expired = False
         self.failures: tuple[BaseException, ...] = ()
+        self.holding: set[ServiceWorker] = set()
+        self.interruptible: dict[trio.CancelScope, None] = {}
         self.waiting = ""
         self.late: float | None = None
         self.start_timer: Timer | None = None
@@ -119,8 +125,6 @@ class Life:
         "_crashed",
         "_extras",
         "_failed",
-        "_holding",
-        "_interruptible",
         "_module",
         "_supervisor",
         "_turn",
@@ -142,13 +146,11 @@ class Life:
         self._supervisor = supervisor
         self.start_timeout = start_timeout
         self.main_task: trio.lowlevel.Task | None = None
-        self._interruptible: dict[trio.CancelScope, None] | None = None
         self._reset()
 
     def _reset(self) -> None:
         self.function_runs = False
         self._turn = self._failed = self._crashed = self._completed = False
-        self._holding: set[ServiceWorker] | None = None
         self._extras = _NO_EXTRAS
 
     def _with_extras(self) -> _Extras:
@@ -262,15 +264,23 @@ class Life:
         if module.has_to_drain and not in_a_hurry:
             began = module.workers.stop_began
             assert began is not None
-            await module.drain(began + self.unit.stop_timeout / 2)
+            try:
+                await module.drain(began + self.unit.stop_timeout / 2)
+            except trio.Cancelled:
+                self._cancel_work()  # what isn't in the nursery has to hear of it, too
+                raise
 
     async def _wind_up(self) -> None:
         """Cancel what still works, those with a grace period when that is over."""
         workers = self._module.workers
         self._stop_services()
-        workers.cancel(self.reason, with_grace=not (self._crashed or self._extras.expired))
+        self._cancel_work()
         if workers.guests:
             await workers.guests_left()
+
+    def _cancel_work(self) -> None:
+        with_grace = not (self._crashed or self._extras.expired)
+        self._module.workers.cancel(self.reason, with_grace=with_grace)
 
     async def _finish(self) -> None:
         """After the nursery: wait for the dependents to be down, then run the stop functions."""
@@ -298,7 +308,7 @@ class Life:
         if self._turn:
             return False
         self._begin_declared_work()
-        while self._holding and not self._over:
+        while self._extras.holding and not self._over:
             self._arm_start()
             await self._park_starting()
         return not self._over
@@ -309,12 +319,13 @@ class Life:
         except trio.Cancelled:
             if not self._over:
                 self._fail(None)
+            self._cancel_work()  # what isn't in the nursery has to hear of it, too
             raise
 
     def _begin_declared_work(self) -> None:
         holding = self._module.begin_declared_work()
         if holding:
-            self._holding = {worker for worker in holding if worker.holds_back}
+            self._with_extras().holding = {worker for worker in holding if worker.holds_back}
 
     def _come_online(self) -> None:
         """The last step of the start."""
@@ -375,14 +386,14 @@ class Life:
 
     def service_ready(self, worker: ServiceWorker) -> None:
         """A service worker that holds ONLINE back has called ``task_status.started()``."""
-        if self._holding and worker in self._holding:
-            self._holding.discard(worker)
-            if not self._holding:
+        if self._extras.holding and worker in self._extras.holding:
+            self._extras.holding.discard(worker)
+            if not self._extras.holding:
                 self._wake()
 
     def service_ended(self, worker: ServiceWorker) -> None:
         """A service worker has ended; one that was never ready makes the start fail."""
-        if self._holding and worker in self._holding and not self._over:
+        if self._extras.holding and worker in self._extras.holding and not self._over:
             self._fail(
                 RuntimeError(
                     f"service worker {worker.name!r} ended before it called task_status.started()"
@@ -408,6 +419,8 @@ class Life:
         """The scope that the module's own task waits in was cancelled: by itself, or by a crash."""
         if not self._turn and not self._crashed:
             self._fall("its nursery or a lifespan of it was cancelled")
+        else:  # what isn't in the nursery has to hear of it, too
+            self._cancel_work()
 
     def _fall(self, why: str) -> None:
         self._crashed = True
@@ -438,8 +451,9 @@ class Life:
             return
         workers.open = False
         workers.stop_began = trio.current_time()
-        for scope in list(self._interruptible or ()):
-            scope.cancel(reason=self.reason)
+        if self._extras.interruptible:
+            for scope in list(self._extras.interruptible):
+                scope.cancel(reason=self.reason)
         self._module.began_to_stop()
 
     @property
@@ -447,7 +461,7 @@ class Life:
         module = self._module
         return bool(
             not self._parked
-            or self._holding
+            or self._extras.holding
             or module.stop_functions
             or module.resources
             or module.workers.busy
@@ -572,7 +586,6 @@ class Life:
         if self._extras.late_timer is not None:
             self._extras.late_timer.cancel()
         self._reset()
-        self._interruptible = None
         self._module.run_ended()
 
     # ------------------------------------------------------------ small change
@@ -597,14 +610,11 @@ class Life:
         if self._module.workers.stop_began is not None:
             scope.cancel(reason=self.reason)
             return
-        if self._interruptible is None:
-            self._interruptible = {}
-        self._interruptible[scope] = None
+        self._with_extras().interruptible[scope] = None
 
     def not_interruptible(self, scope: trio.CancelScope) -> None:
         """*scope* has been left."""
-        if self._interruptible is not None:
-            self._interruptible.pop(scope, None)
+        self._extras.interruptible.pop(scope, None)
 
     def extend_timeout(self, seconds: float) -> None:
         """Move the present deadline."""

@@ -74,7 +74,6 @@ class Unit:
     """
 
     __slots__ = (
-        "_restart",
         "_tracker",
         "began",
         "bounce",
@@ -114,8 +113,7 @@ class Unit:
     def __init__(self, name: str, part: Startable, restart: Restart, stop_timeout: float) -> None:
         self.name = name
         self.part = part
-        self._restart = restart
-        self._tracker: RestartTracker | None = None
+        self._tracker: Restart | RestartTracker = restart
         self.stop_timeout = stop_timeout
         self.needs: list[Unit] = _NOBODY
         self.wants: list[Unit] = _NOBODY
@@ -145,8 +143,8 @@ class Unit:
     @property
     def tracker(self) -> RestartTracker:
         """What is remembered of its crashes, made on the first: few modules ever do."""
-        if self._tracker is None:
-            self._tracker = RestartTracker(self._restart)
+        if isinstance(self._tracker, Restart):
+            self._tracker = RestartTracker(self._tracker)
         return self._tracker
 
     @property

@@ -251,6 +251,8 @@ class Microtasks:
         while self._granted:
             if in_a_row == SLICE:
                 in_a_row = 0
+                this.name = self.NAME
+                self._runners[this] = None  # what it ran last has ended
                 await trio.lowlevel.checkpoint()
                 continue
             in_a_row += 1

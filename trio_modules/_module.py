@@ -224,7 +224,6 @@ class Module:
         self._module_spec.owner = None
         self._module_spec.registry = None
         self._module_part = Part(name, self)
-        self._module_part.stop_timeout = self._module_spec.stop_timeout
         for declare, fn in ((self.on_prep, prep), (self.on_start, start), (self.on_stop, stop)):
             if fn is not None:
                 declare(fn)
@@ -1258,7 +1257,8 @@ class Module:
 
     def _check_grace(self, grace_period: float) -> None:
         check_seconds("grace_period", grace_period)
-        stop_timeout = self._module_part.stop_timeout
+        unit = getattr(self._module_part, "unit", None)
+        stop_timeout = self._module_spec.stop_timeout if unit is None else unit.stop_timeout
         if stop_timeout is not None and grace_period > _LARGEST_GRACE * stop_timeout:
             raise ValueError(
                 f"grace_period must be at most three quarters of the stop_timeout of module "

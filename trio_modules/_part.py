@@ -87,7 +87,6 @@ class Part:
         "_numbers",
         "_reach",
         "_started",
-        "_status_waiters",
         "_stopping",
         "declared",
         "events_made",
@@ -100,8 +99,8 @@ class Part:
         "resources",
         "services",
         "start_functions",
+        "status_waiters",
         "stop_functions",
-        "stop_timeout",
         "tasks_made",
         "unit",
         "workers",
@@ -123,7 +122,6 @@ class Part:
         self.stop_functions: tuple[AsyncFn, ...] = ()
         self.declared: tuple[Declaration, ...] = ()
         self.prep_task: trio.lowlevel.Task | None = None
-        self.stop_timeout: float | None = None
         self.tasks_made: ModuleTasks | None = None
         self.events_made: ModuleEvents | None = None
         self._microtasks: Microtasks | None = None
@@ -132,7 +130,7 @@ class Part:
         self._reach: frozenset[str] | None = None
         self._started: trio.Event | None = None
         self._stopping: trio.Event | None = None
-        self._status_waiters: dict[ModuleStatus, trio.Event] | None = None
+        self.status_waiters: dict[ModuleStatus, trio.Event] | None = None
 
     # ------------------------------------------------------------ who it is
 
@@ -287,14 +285,14 @@ class Part:
 
     def status_reached(self, status: ModuleStatus) -> trio.Event:
         """An event that is set when the module next has that status."""
-        if self._status_waiters is None:
-            self._status_waiters = {}
-        return self._status_waiters.setdefault(status, trio.Event())
+        if self.status_waiters is None:
+            self.status_waiters = {}
+        return self.status_waiters.setdefault(status, trio.Event())
 
     def tell_status(self) -> None:
         """The status has changed: let those go who wait for it."""
-        if self._status_waiters:
-            event = self._status_waiters.pop(self.unit.status, None)
+        if self.status_waiters:
+            event = self.status_waiters.pop(self.unit.status, None)
             if event is not None:
                 event.set()
         if self.events_made is not None:
@@ -327,7 +325,7 @@ class Part:
     @property
     def readiness_counts(self) -> bool:
         """Whether a declared worker has to say that it is ready before the module is ONLINE."""
-        return any(each.task_status for each in self.declared)
+        return bool(self.declared) and any(each.task_status for each in self.declared)
 
     def begin_declared_work(self) -> list[ServiceWorker]:
         """Begin all that is declared, and return those whose readiness holds ONLINE back."""
