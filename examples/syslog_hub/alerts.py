@@ -46,7 +46,9 @@ class Alerts(Module):
         self._burst = trio.Event()
         # Of what waits here only the newest limit + 1 could matter, so a drop changes nothing.
         # That holds for an event of errors alone: among all messages they would be pushed out.
-        self.hook(errors, self._count, buffer=limit + 1, overflow=Overflow.DROP_OLDEST)
+        self.hook(
+            errors, self._count, name="count", buffer=limit + 1, overflow=Overflow.DROP_OLDEST
+        )
         self.service_worker(self._watch, name="watch")
 
     async def _count(self, record: Record) -> None:

@@ -68,7 +68,7 @@ class Console(Module):
         try:
             await supervise(self._put_out, output, restart=self._again, on_failure=self._say_why)
         except OSError as error:
-            raise RestartModule from error
+            raise RestartModule("stdout takes nothing") from error
 
     async def _put_out(self, output: bytes) -> None:
         # The hub must be able to leave without this thread.
