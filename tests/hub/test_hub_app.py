@@ -161,6 +161,27 @@ async def test_stop_keeps_what_was_read_of_a_line(tmp_path: Path) -> None:
     await stream.aclose()
 
 
+class Steps(trio.abc.Instrument):
+    """Counts how often any task has run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_burst_costs_no_step_per_message(tmp_path: Path) -> None:
+    """What comes in one piece, and has room, is handed on to all in far fewer steps."""
+    async with hub(tmp_path) as running:
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await running.send(b"<11>x\n" * 5_000)
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count < 500
+    assert len(running.stored("seq")) == 5_000
+
+
 async def test_stop_hands_over_what_was_read(tmp_path: Path) -> None:
     """What had been read and waited for room in the store is stored when the hub has left."""
     data = b"".join(b"<14>%d\n" % n for n in range(1_000))
