@@ -4,14 +4,13 @@ from collections import deque
 from math import inf
 
 import trio
-from records import Record, Tap
+from records import Record
 
-from trio_modules import Module
+from trio_modules import Event, Module, Overflow
 
 __all__ = ["ERROR_BURST", "Alerts", "Rate"]
 
 ERROR_BURST = "error-burst"
-ERROR = 3  # the severities up to this one, where 0 is the worst, are errors
 
 
 class Rate:
@@ -39,24 +38,31 @@ class Alerts(Module):
     seconds.
     """
 
-    def __init__(self, limit: int = 10, window: float = 60.0) -> None:
+    def __init__(self, errors: Event[Record], limit: int = 10, window: float = 60.0) -> None:
         super().__init__("alerts")
         self._limit = limit
         self._window = window
         self._rate = Rate(limit, window)
+        self._burst = trio.Event()
         # Of what waits here only the newest limit + 1 could matter, so a drop changes nothing.
-        self.tap = Tap(limit + 1, wanted=is_error)
+        # That holds for an event of errors alone: among all messages they would be pushed out.
+        self.hook(
+            errors, self._count, name="count", buffer=limit + 1, overflow=Overflow.DROP_OLDEST
+        )
         self.service_worker(self._watch, name="watch")
 
-    async def _watch(self) -> None:
-        while True:
-            with trio.move_on_at(self._next_change()):
-                record = await self.tap.receive()
-                self._rate.add(record.arrived)
-            self._show()
+    async def _count(self, record: Record) -> None:
+        self._rate.add(record.arrived)
+        self._show()
 
-    def _next_change(self) -> float:
-        return self._rate.exceeded_until() if ERROR_BURST in self.failures else inf
+    async def _watch(self) -> None:
+        """See the end of each burst, which no message tells."""
+        while True:
+            await self._burst.wait()
+            while ERROR_BURST in self.failures:
+                await trio.sleep_until(self._rate.exceeded_until())
+                self._show()
+            self._burst = trio.Event()
 
     def _show(self) -> None:
         exceeded = trio.current_time() < self._rate.exceeded_until()
@@ -64,11 +70,6 @@ class Alerts(Module):
             message = f"more than {self._limit} error messages within {self._window:g} s"
             self.set_warning(ERROR_BURST, message)
             self.logger.warning(message)
+            self._burst.set()
         elif not exceeded and self.resolve(ERROR_BURST):
             self.logger.info("the burst of error messages is over")
-
-
-def is_error(record: Record) -> bool:
-    """Tell whether the message is at least an error; one without a valid priority is not."""
-    severity = record.message.severity
-    return severity is not None and severity <= ERROR

@@ -17,6 +17,7 @@ from framing import DEFAULT_LIMIT
 from receiver import Receiver
 from report import Report
 from retention import Retention
+from stats import Stats
 from store import Store
 
 from trio_modules import App
@@ -27,21 +28,23 @@ __all__ = ["app", "make_app"]
 def make_app(args: list[str]) -> App:
     """Return the hub that `args` describe."""
     settings = parser().parse_args(args)
-    store = Store(settings.database, queue=settings.queue)
-    alerts = Alerts(limit=settings.error_limit, window=settings.error_window)
-    console = Console()
+    # The receiver has the event that the others hook, and starts after them and stops before.
     receiver = Receiver(
-        store,
-        wants=[alerts, console],
-        taps=[alerts.tap, console.tap],
+        depends_on=["store"],
+        wants=["alerts", "console", "stats"],
         host=settings.host,
         udp_port=settings.udp_port,
         tcp_port=settings.tcp_port,
         max_message=settings.max_message,
     )
+    store = Store(receiver.message, settings.database, queue=settings.queue)
+    alerts = Alerts(receiver.error, limit=settings.error_limit, window=settings.error_window)
+    console = Console(receiver.message)
+    stats = Stats(receiver.message)
     retention = Retention(store, settings.keep_days)
     report = Report(store, settings.report)
-    return App(store, alerts, console, receiver, retention, report, name="syslog_hub")
+    modules = [store, alerts, console, stats, receiver, retention, report]
+    return App(*modules, name="syslog_hub")
 
 
 def parser() -> argparse.ArgumentParser:

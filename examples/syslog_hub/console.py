@@ -2,18 +2,27 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 from parsing import SEVERITIES
-from records import Record, Tap
+from records import Record
 
-from trio_modules import Backoff, Module, Restart
+from trio_modules import (
+    Backoff,
+    Event,
+    Module,
+    Overflow,
+    Restart,
+    RestartModule,
+    supervise,
+)
 
 __all__ = ["Console", "line"]
 
 WIDTH = 1_000
 STDOUT = 1
+STOP_TIMEOUT = 1.0
 
 
 class Console(Module):
@@ -23,25 +32,55 @@ class Console(Module):
     nothing else.
     """
 
-    def __init__(self, write: Callable[[bytes], None] | None = None, buffer: int = 1_000) -> None:
-        super().__init__("console", restart=Restart(max_restarts=0, exhausted="offline"))
-        self.tap = Tap(buffer)
+    def __init__(
+        self,
+        messages: Event[Record],
+        write: Callable[[bytes], None] | None = None,
+        buffer: int = 1_000,
+    ) -> None:
+        # Nobody may read stdout, so what waits at a stop has not long to be printed.
+        restart = Restart(max_restarts=0, exhausted="offline")
+        super().__init__("console", stop_timeout=STOP_TIMEOUT, restart=restart)
+        self._messages = messages
         self._write = write_to_stdout if write is None else write
         self._told_dropped = 0
-        restart = Restart(max_restarts=3, within=60, backoff=Backoff(initial=1))
-        self.service_worker(self._print, name="print", restart=restart)
+        self._again = Restart(max_restarts=3, within=60, backoff=Backoff(initial=1))
+        self.on_prep(self._reset)
+        self.hook(
+            messages,
+            self._print,
+            name="print",
+            buffer=buffer,
+            overflow=Overflow.DROP_OLDEST,
+            batch=buffer,
+        )
 
-    async def _print(self) -> None:
-        while True:
-            first = await self.tap.receive()
-            output = self._format([first, *self.tap.receive_all_nowait()])
-            # Nobody may read stdout, so the hub must be able to leave without this thread.
-            await trio.to_thread.run_sync(self._write, output, abandon_on_cancel=True)
+    def dropped(self) -> int:
+        """Return how many messages were left out, since the app was entered."""
+        hooks = self._messages.statistics().hooks
+        return sum(hook.dropped for hook in hooks if hook.hook == f"{self.name}/print")
+
+    async def _reset(self) -> None:
+        self._told_dropped = 0
+
+    async def _print(self, records: Sequence[Record]) -> None:
+        output = self._format(records)
+        try:
+            await supervise(self._put_out, output, restart=self._again, on_failure=self._say_why)
+        except OSError as error:
+            raise RestartModule("stdout takes nothing") from error
+
+    async def _put_out(self, output: bytes) -> None:
+        # The hub must be able to leave without this thread.
+        await trio.to_thread.run_sync(self._write, output, abandon_on_cancel=True)
+
+    def _say_why(self, error: BaseException) -> None:
+        self.logger.warning("can't print, trying again: %s", error)
 
     def _format(self, records: Iterable[Record]) -> bytes:
-        dropped = self.tap.statistics().dropped
+        dropped = self.dropped()
         missing, self._told_dropped = dropped - self._told_dropped, dropped
-        lines = [f"... {missing} messages not shown"] if missing else []
+        lines = [f"... {missing} messages not shown"] if missing > 0 else []
         lines += map(line, records)
         return "".join(f"{text}\n" for text in lines).encode()
 

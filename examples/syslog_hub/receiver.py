@@ -1,15 +1,15 @@
-"""Listens on UDP and TCP, and hands what arrives to the store and to whoever looks on."""
+"""Listens on UDP and TCP, and makes an event of each message for whoever has a hook on it."""
 
 import socket
 from collections import Counter, deque
 from collections.abc import Iterable
+from contextlib import suppress
 
 import attrs
 import trio
 from framing import DEFAULT_LIMIT, Frame, Framer, datagram
 from parsing import parse
-from records import Record, Tap, Transport
-from store import Store
+from records import Record, Transport, is_error
 
 from trio_modules import Backoff, Module, Restart, current_app
 
@@ -38,25 +38,25 @@ class ReceiverStatistics:
 class Receiver(Module):
     """Receives on one UDP and one TCP port; online means that both listen.
 
-    The store makes it wait, the taps never do.  While it stops, what has been read is still
-    handed to the store, which has `grace` seconds to take it.
+    `message` is triggered for each message and makes it wait when the hook of the store, or any
+    other that says so, has no room; `error` also for those that are errors.  While it stops, what
+    has been read is still handed on: whoever has no room has `grace` seconds to make some.
     """
 
     def __init__(
         self,
-        store: Store,
         *,
-        wants: Iterable[Module] = (),
-        taps: Iterable[Tap] = (),
+        depends_on: Iterable[Module | str] = (),
+        wants: Iterable[Module | str] = (),
         host: str = "127.0.0.1",
         udp_port: int = 5514,
         tcp_port: int = 5514,
         max_message: int = DEFAULT_LIMIT,
         grace: float = 20.0,
     ) -> None:
-        super().__init__("receiver", depends_on=[store], wants=wants)
-        self._store = store
-        self.taps = [*taps]
+        super().__init__("receiver", depends_on=depends_on, wants=wants)
+        self.message = self.event("message", Record)
+        self.error = self.event("error", Record)
         self._host = host
         self._max_message = max_message
         self._grace = grace
@@ -121,32 +121,56 @@ class Receiver(Module):
             await self._take(framer.finish(complete=complete), "tcp", peer)
 
     async def _take(self, frames: Iterable[Frame], transport: Transport, peer: str) -> None:
-        records = deque(self._record(frame, transport, peer) for frame in frames)
-        for record in records:
-            self._count(record)
-            for tap in self.taps:
-                tap.offer(record)
-        await self._hand_over(records)
+        """Take what was received at this moment."""
+        now, arrived = current_app().now(), trio.current_time()
+        records = deque(
+            Record(parse(frame.data, now), frame.data, transport, peer, now, arrived, frame.cut)
+            for frame in frames
+        )
+        self._count(records, transport)
+        for record in filter(is_error, records):
+            self.error.trigger_nowait(record)
+        await self._hand_on(records)
 
-    def _record(self, frame: Frame, transport: Transport, peer: str) -> Record:
-        now = current_app().now()
-        message = parse(frame.data, now)
-        return Record(message, frame.data, transport, peer, now, trio.current_time(), frame.cut)
+    def _count(self, records: deque[Record], transport: Transport) -> None:
+        self._counts[transport] += len(records)
+        self._counts["raw"] += sum(record.message.format == "raw" for record in records)
+        self._counts["cut"] += sum(record.cut for record in records)
 
-    def _count(self, record: Record) -> None:
-        self._counts[record.transport] += 1
-        self._counts["raw"] += record.message.format == "raw"
-        self._counts["cut"] += record.cut
+    async def _hand_on(self, records: deque[Record]) -> None:
+        """Trigger `message` for each, and wait only where somebody has no room."""
+        self._hand_on_nowait(records)
+        if records:
+            await self._hand_on_patiently(records)
 
-    async def _hand_over(self, records: deque[Record]) -> None:
-        try:
-            await self._store.put(records)
-        except trio.Cancelled:
-            # The hub leaves, or a part of it fails: what was read belongs into the store first.
-            with trio.move_on_after(self._grace, shield=True):
-                await self._store.put(records)
+    def _hand_on_nowait(self, records: deque[Record]) -> None:
+        with suppress(trio.WouldBlock):
+            while records:
+                self.message.trigger_nowait(records[0])
+                records.popleft()
+
+    async def _hand_on_patiently(self, records: deque[Record]) -> None:
+        """Trigger `message` for each; cancelled, go on with that for `grace` seconds.
+
+        A trigger that was cancelled while it waited can't be begun again: some hooks have got
+        its record.  So it isn't cancelled before its time is over.
+        """
+        patience = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_patience, patience)
+            with patience:
+                while records:
+                    await self.message.trigger(records[0])
+                    records.popleft()
+                    self._hand_on_nowait(records)
             self._counts["refused"] += len(records)
-            raise
+            nursery.cancel_scope.cancel()
+
+    async def _end_patience(self, patience: trio.CancelScope) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            patience.deadline = trio.current_time() + self._grace
 
     def _say_listening(self, transport: Transport, sock: trio.socket.SocketType) -> int:
         address = sock.getsockname()

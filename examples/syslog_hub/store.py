@@ -1,18 +1,17 @@
 """Keeps the messages: what it accepted is on disk when it has stopped.
 
-A record is *accepted* when it is in the store's bounded queue, and *stored* when the transaction
-that holds it was committed and synced to disk.  While the writer is behind, or the database
-can't be written, the queue fills up and whoever hands over the next record waits: that is the
-back-pressure which a TCP sender gets to feel.
+A record is *accepted* when the hook of the store has it in its bounded buffer, and *stored* when
+the transaction that holds it was committed and synced to disk.  While the hook is behind, or the
+database can't be written, the buffer fills up and whoever triggers the next message waits: that
+is the back-pressure which a TCP sender gets to feel.
 
 Accepted records are numbered in the order in which they are written, per run of the hub, from 1
-on.  The number is part of the primary key, so a batch that is written again, because its writer
+on.  The number is part of the primary key, so a batch that is given again, because writing it
 failed, is stored once.
 """
 
 import sqlite3
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,13 +20,14 @@ import trio
 from database import begin_run, connect, end_run, write
 from records import Record
 
-from trio_modules import Backoff, Module, Restart, current_app, supervise
+from trio_modules import Backoff, Event, Module, Overflow, Restart, current_app, supervise
 
 __all__ = ["Store", "StoreStatistics"]
 
 T = TypeVar("T")
 
 BATCH = 5_000  # records to a transaction, at most
+BACKOFF = Backoff(initial=0.2, growth="exponential", maximum=2, jitter=0.1)
 
 
 @attrs.frozen
@@ -37,43 +37,34 @@ class StoreStatistics:
     accepted: int
     stored: int
     senders_waiting: int
-    """Senders that wait for room in the queue."""
+    """Senders that wait for room in the buffer."""
 
 
 class Store(Module):
-    """Takes records and writes them, many to a transaction."""
+    """Writes the records of an event, many to a transaction."""
 
-    def __init__(self, path: Path, queue: int = 10_000) -> None:
+    def __init__(self, messages: Event[Record], path: Path, queue: int = 10_000) -> None:
         super().__init__("store")
         self.path = path
+        self._messages = messages
         self._turn = trio.Lock()  # one at a time uses the connection
-        self._send, self._receive = trio.open_memory_channel[Record](queue)
-        self._in_hand: list[Record] = []  # taken from the queue; outlives a writer that fails
         self._run = 0  # none yet
         self._accepted = 0
+        self._senders_waiting = 0
         self._stored = 0
         self.on_prep(self._reset)
         self.connection = self.lifespan(self._connection)
-        self._retry = Restart(
-            backoff=Backoff(initial=0.2, growth="exponential", maximum=2, jitter=0.1)
+        self.hook(
+            messages,
+            self._write,
+            name="write",
+            buffer=queue,
+            overflow=Overflow.WAIT,
+            batch=BATCH,
+            retry=BACKOFF,
         )
-        self.service_worker(self._write, name="writer", restart=self._retry)
-        self.on_stop(self._drain)
-
-    async def put(self, records: deque[Record]) -> None:
-        """Hand over `records`, from the left, waiting for room.
-
-        An accepted record is taken off the deque: what a cancellation leaves in there is
-        precisely what was not accepted.
-        """
-        while records:
-            try:
-                self._send.send_nowait(records[0])
-            except trio.WouldBlock:
-                await self._send.send(records[0])
-            records.popleft()
-            self._accepted += 1
-        await trio.lowlevel.checkpoint()
+        self.worker(self._look_when_it_stops, name="stop-watch")
+        self.on_stop(self._end)
 
     async def change(self, fn: Callable[..., T], *args: object) -> T:
         """Call `fn` with the connection and `args` in a thread, between two batches."""
@@ -82,17 +73,12 @@ class Store(Module):
 
     def statistics(self) -> StoreStatistics:
         """Return how much was accepted and how much of it is stored."""
-        senders_waiting = self._send.statistics().tasks_waiting_send
-        return StoreStatistics(self._accepted, self._stored, senders_waiting)
+        self._look()
+        return StoreStatistics(self._accepted, self._stored, self._senders_waiting)
 
     async def _reset(self) -> None:
-        """Begin to count, once each time that the app is entered.
-
-        What an earlier run had accepted and could not write is accepted by this one.
-        """
-        self._run = 0
-        self._stored = 0
-        self._accepted = len(self._in_hand) + self._receive.statistics().current_buffer_used
+        """Begin to count, once each time that the app is entered."""
+        self._run = self._accepted = self._stored = 0
 
     async def _connection(self) -> AsyncGenerator[sqlite3.Connection, None]:
         connection = await trio.to_thread.run_sync(connect, self.path)
@@ -104,38 +90,36 @@ class Store(Module):
         finally:
             connection.close()
 
-    async def _write(self) -> None:
-        """Write what comes.  What is in hand was in a writer's hand that failed, too."""
-        while True:
-            if not self._in_hand:
-                self._in_hand.append(await self._receive.receive())
-                self._fill_hand()
-            await self._write_hand()
-
-    def _fill_hand(self) -> None:
-        waiting = self._receive.statistics().current_buffer_used
-        for _ in range(min(waiting, BATCH - len(self._in_hand))):
-            self._in_hand.append(self._receive.receive_nowait())
-
-    async def _write_hand(self) -> None:
-        rows = enumerate(self._in_hand, self._stored + 1)
+    async def _write(self, records: Sequence[Record]) -> None:
+        """Write them in one transaction; the same ones get the same numbers again."""
+        rows = enumerate(records, self._stored + 1)
         # Not abandoned when cancelled: whatever comes back from the thread is counted here.
         await self.change(write, self._run, rows)
-        self._stored += len(self._in_hand)
-        self._in_hand.clear()
+        self._stored += len(records)
+        self._look()
 
-    async def _drain(self) -> None:
-        """Write all that was accepted; the module's stop timeout bounds the attempts."""
+    def _look(self) -> None:
+        """Note the figures of the hook, which are gone when it is closed."""
+        self._senders_waiting = 0
+        for hook in self._messages.statistics().hooks:
+            if hook.hook == f"{self.name}/write":
+                self._accepted, self._senders_waiting = hook.accepted, hook.senders_waiting
+
+    async def _look_when_it_stops(self) -> None:
+        """Look before the drain ends: what it has to drop does not count as accepted then."""
+        await self.stopping.wait()
+        self._look()
+
+    async def _end(self) -> None:
+        """Note the end of the run; the module's stop timeout bounds the attempts."""
+        self._look()
+        retry = Restart(backoff=BACKOFF)
         try:
-            await supervise(self._write_rest, restart=self._retry, on_failure=self._say_why)
+            await supervise(self._note_end, restart=retry, on_failure=self._say_why)
         finally:
             self._say_goodbye()
 
-    async def _write_rest(self) -> None:
-        while self._stored < self._accepted:
-            if not self._in_hand:
-                self._fill_hand()
-            await self._write_hand()
+    async def _note_end(self) -> None:
         now, run = current_app().now(), self._run
         await self.change(end_run, run, now, self._accepted)
 
@@ -144,5 +128,6 @@ class Store(Module):
 
     def _say_goodbye(self) -> None:
         self.logger.info("accepted %d messages, stored %d", self._accepted, self._stored)
-        if self._stored < self._accepted:
-            self.logger.error("%d accepted messages are lost", self._accepted - self._stored)
+        lost = self._accepted - self._stored
+        if lost and not self.online_soon:  # else the module is to start again, and to write it
+            self.logger.error("%d accepted messages are lost", lost)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from alerts import ERROR_BURST, Alerts, Rate, is_error
-from hub_records import record
+from alerts import ERROR_BURST, Alerts, Rate
+from hub_records import Source, record
 from hypothesis import given
 from hypothesis import strategies as st
+from records import is_error
 from trio.testing import wait_all_tasks_blocked
 
 from trio_modules import App, FailureLevel
@@ -22,9 +23,13 @@ ERROR = b"<11>error"
 WARNING = b"<12>warning"
 
 
-def offer(alerts: Alerts, data: bytes, count: int = 1) -> None:
+def offer(source: Source, data: bytes, count: int = 1) -> None:
+    """Trigger what the receiver does for such a message."""
     for _ in range(count):
-        alerts.tap.offer(record(data))
+        each = record(data)
+        source.message.trigger_nowait(each)
+        if is_error(each):
+            source.error.trigger_nowait(each)
 
 
 @given(
@@ -58,14 +63,15 @@ async def test_burst_is_a_warning_until_it_is_over(
 ) -> None:
     """One error too many within the window sets the warning; it goes when they have stopped."""
     caplog.set_level(logging.INFO)
-    alerts = Alerts(limit=3, window=60)
-    async with App(alerts) as app:
+    source = Source()
+    alerts = Alerts(source.error, limit=3, window=60)
+    async with App(source, alerts) as app:
         began = trio.current_time()
-        offer(alerts, ERROR, 3)
+        offer(source, ERROR, 3)
         await wait_all_tasks_blocked()
         assert ERROR_BURST not in alerts.failures
         await trio.sleep_until(began + 59)
-        offer(alerts, ERROR)
+        offer(source, ERROR)
         await wait_all_tasks_blocked()
         [failure] = app.status().modules["alerts"].failures
         assert (failure.id, failure.level) == (ERROR_BURST, FailureLevel.WARNING)
@@ -82,10 +88,11 @@ async def test_burst_is_a_warning_until_it_is_over(
 
 async def test_burst_that_goes_on_keeps_its_warning(autojump_clock: MockClock) -> None:
     """As long as errors come faster than the limit the warning stays as it was set."""
-    alerts = Alerts(limit=3, window=10)
-    async with App(alerts):
+    source = Source()
+    alerts = Alerts(source.error, limit=3, window=10)
+    async with App(source, alerts):
         for _ in range(100):
-            offer(alerts, ERROR)
+            offer(source, ERROR)
             await trio.sleep(2)
         failure = alerts.failures[ERROR_BURST]
         assert failure.since < trio.current_time() - 100
@@ -95,21 +102,49 @@ async def test_burst_that_goes_on_keeps_its_warning(autojump_clock: MockClock) -
 
 async def test_slow_errors_and_mere_warnings_are_no_burst(autojump_clock: MockClock) -> None:
     """Errors at the limit, and any number of lesser messages, are no burst."""
-    alerts = Alerts(limit=3, window=10)
-    async with App(alerts):
+    source = Source()
+    alerts = Alerts(source.error, limit=3, window=10)
+    async with App(source, alerts):
         for _ in range(100):
-            offer(alerts, ERROR)
-            offer(alerts, WARNING, 50)
+            offer(source, ERROR)
+            offer(source, WARNING, 50)
             await trio.sleep(10 / 3)
             assert ERROR_BURST not in alerts.failures
 
 
 async def test_flood_between_two_looks_is_a_burst(autojump_clock: MockClock) -> None:
-    """More errors at once than the tap holds are a burst all the same, and last as long."""
-    alerts = Alerts(limit=3, window=10)
-    async with App(alerts):
-        offer(alerts, ERROR, 100_000)
+    """More errors at once than the buffer holds are a burst all the same, and last as long."""
+    source = Source()
+    alerts = Alerts(source.error, limit=3, window=10)
+    async with App(source, alerts):
+        offer(source, ERROR, 100_000)
         await wait_all_tasks_blocked()
         assert ERROR_BURST in alerts.failures
         await trio.sleep(10.1)
         assert ERROR_BURST not in alerts.failures
+
+
+async def test_harmless_messages_push_no_error_out(autojump_clock: MockClock) -> None:
+    """Errors amid any number of harmless messages, all before the next look, are a burst."""
+    source = Source()
+    alerts = Alerts(source.error, limit=3, window=10)
+    async with App(source, alerts):
+        for _ in range(4):
+            offer(source, WARNING, 25_000)
+            offer(source, ERROR)
+        offer(source, WARNING, 25_000)
+        await wait_all_tasks_blocked()
+        assert ERROR_BURST in alerts.failures
+
+
+async def test_each_burst_has_its_end(autojump_clock: MockClock) -> None:
+    """After a burst that is over, the next one sets the warning again, and ends, too."""
+    source = Source()
+    alerts = Alerts(source.error, limit=3, window=10)
+    async with App(source, alerts):
+        for _ in range(3):
+            offer(source, ERROR, 4)
+            await trio.sleep(9.9)
+            assert ERROR_BURST in alerts.failures
+            await trio.sleep(0.2)
+            assert ERROR_BURST not in alerts.failures

@@ -15,7 +15,6 @@ from app import make_app
 from console import Console
 from hub_process import generator, locked, numbers, query, sent
 from receiver import Receiver, ReceiverStatistics
-from records import Tap
 from store import Store
 
 from trio_modules import App, FailureLevel, ModuleStatus
@@ -23,6 +22,8 @@ from trio_modules import App, FailureLevel, ModuleStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from records import Record
 
     from trio_modules import Change
 
@@ -36,7 +37,7 @@ class Hub:
     receiver: Receiver
     console: Console
     database: Path
-    arrived: Tap
+    arrived: trio.MemoryReceiveChannel[Record]
 
     async def connect(self) -> trio.SocketStream:
         return await trio.open_tcp_stream("127.0.0.1", self.receiver.tcp_port)
@@ -60,10 +61,8 @@ async def hub(directory: Path, *options: object) -> AsyncIterator[Hub]:
     ports = ["--udp-port", "0", "--tcp-port", "0"]
     app = make_app([*ports, "--database", str(database), *map(str, options)])
     store, receiver = app.get("store", Store), app.get("receiver", Receiver)
-    arrived = Tap(100_000)
-    receiver.taps.append(arrived)
     with trio.fail_after(60):
-        async with app:
+        async with receiver.message.subscribe(100_000) as arrived, app:
             yield Hub(app, store, receiver, app.get("console", Console), database, arrived)
 
 
@@ -84,7 +83,7 @@ async def test_order_of_the_modules(tmp_path: Path) -> None:
             async with app:
                 assert all(module.online for module in app.modules.values())
             seen = [(change.module, change.after) async for change in changes]
-    for other in ("store", "alerts", "console"):
+    for other in ("store", "alerts", "console", "stats"):
         assert seen.index((other, ModuleStatus.ONLINE)) < seen.index(
             ("receiver", ModuleStatus.STARTING)
         )
@@ -162,6 +161,27 @@ async def test_stop_keeps_what_was_read_of_a_line(tmp_path: Path) -> None:
     await stream.aclose()
 
 
+class Steps(trio.abc.Instrument):
+    """Counts how often any task has run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_burst_costs_no_step_per_message(tmp_path: Path) -> None:
+    """What comes in one piece, and has room, is handed on to all in far fewer steps."""
+    async with hub(tmp_path) as running:
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await running.send(b"<11>x\n" * 5_000)
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count < 500
+    assert len(running.stored("seq")) == 5_000
+
+
 async def test_stop_hands_over_what_was_read(tmp_path: Path) -> None:
     """What had been read and waited for room in the store is stored when the hub has left."""
     data = b"".join(b"<14>%d\n" % n for n in range(1_000))
@@ -174,13 +194,14 @@ async def test_stop_hands_over_what_was_read(tmp_path: Path) -> None:
     statistics = running.receiver.statistics()
     accepted = running.store.statistics().accepted
     assert 0 < accepted == statistics.tcp == len(running.stored("seq"))
+    assert running.receiver.message.statistics().triggered == accepted  # none of them twice
     assert statistics.refused == 0
 
 
 async def test_what_the_store_does_not_take_is_counted(tmp_path: Path) -> None:
     """What a stuck store has not taken when the grace is over is refused: counted, not accepted."""
-    store = Store(tmp_path / "syslog.db", queue=1)
-    receiver = Receiver(store, udp_port=0, tcp_port=0, grace=0.1)
+    receiver = Receiver(depends_on=["store"], udp_port=0, tcp_port=0, grace=0.1)
+    store = Store(receiver.message, tmp_path / "syslog.db", queue=1)
 
     async def lock_until_refused(task_status: trio.TaskStatus[None]) -> None:
         async with locked(tmp_path / "syslog.db"):
@@ -192,9 +213,9 @@ async def test_what_the_store_does_not_take_is_counted(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery, App(store, receiver):
             await nursery.start(lock_until_refused)
             stream = await trio.open_tcp_stream("127.0.0.1", receiver.tcp_port)
-            receiver.taps.append(arrived := Tap(10))
-            await stream.send_all(b"<14>x\n" * 10)
-            await arrived.receive()
+            async with receiver.message.subscribe() as arrived:
+                await stream.send_all(b"<14>x\n" * 10)
+                await arrived.receive()
     await stream.aclose()
     accepted, refused = store.statistics().accepted, receiver.statistics().refused
     assert accepted == store.statistics().stored
@@ -229,6 +250,16 @@ async def test_datagrams(tmp_path: Path) -> None:
     assert running.receiver.statistics() == ReceiverStatistics(
         udp=3, tcp=0, raw=1, cut=1, skipped_bytes=0, refused=0
     )
+
+
+async def test_errors_are_an_event_of_their_own(tmp_path: Path) -> None:
+    """Of all messages, which are events, those that are errors are another one, too."""
+    async with hub(tmp_path) as running:
+        async with running.receiver.error.subscribe() as errors:
+            await running.send(b"<14>one\n<11>two\nno syslog\n<8>three\n<12>four\n")
+            assert [(await errors.receive()).message.text for _ in range(2)] == ["two", "three"]
+    assert running.receiver.message.statistics().triggered == 5
+    assert running.receiver.error.statistics().triggered == 2
 
 
 async def test_burst_of_errors_shows_in_the_status(tmp_path: Path) -> None:
@@ -286,12 +317,14 @@ async def test_restarted_store_takes_the_receiver_along(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_database_locked_for_ten_seconds(
-    tmp_path: Path, tabulate: Callable[[int, int | None, int], None]
+    tmp_path: Path,
+    tabulate: Callable[[int, int | None, int], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Another process's lock stops the senders, shows in the status, and costs no message."""
 
-    def writer_failed(change: Change) -> bool:
-        return change.failure_after.id == "writer:restarting"
+    def write_failed(change: Change) -> bool:
+        return change.failure_after.id == "write:retrying"
 
     options = ["--connections", 4, "--mark", 5_000]
     async with hub(tmp_path, "--queue", 1_000) as running, running.app.changes() as changes:
@@ -299,21 +332,18 @@ async def test_database_locked_for_ten_seconds(
             await sender.stdout.find("mark")
             async with locked(running.database):
                 began = trio.current_time()
-                await change_to(changes, writer_failed)
+                await change_to(changes, write_failed)
                 status = running.app.status().modules["store"]
-                [writer] = status.workers
-                assert [failure.id for failure in status.failures] == ["writer:restarting"]
-                assert writer.state == "backoff"
-                assert writer.last_error is not None
-                assert "database is locked" in writer.last_error
+                assert [failure.id for failure in status.failures] == ["write:retrying"]
+                assert status.hooks[0].handling > 0
+                assert "database is locked" in caplog.text
                 await trio.sleep_until(began + 5)
                 halfway = running.store.statistics()
                 assert halfway.senders_waiting == 4
                 await trio.sleep_until(began + 10)
                 assert running.store.statistics() == halfway
                 assert running.store.online
-                [writer] = running.app.status().modules["store"].workers
-                assert 3 <= writer.restarts <= 10
+                assert 3 <= caplog.text.count("sqlite3.OperationalError: database is locked") <= 10
             result = await sent(sender)
     statistics = running.store.statistics()
     tabulate(result.total, statistics.accepted, statistics.stored)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from console import Console, line
+from hub_records import Source
 from hub_records import record as record_at
 
 from trio_modules import App, Module, ModuleStatus
@@ -83,14 +84,15 @@ class Screen:
 
 
 async def test_what_arrives_is_printed() -> None:
-    """Each message offered is printed, in order."""
+    """Each message triggered is printed, in order."""
     screen = Screen()
     screen.reading.set()
-    console = Console(screen.write)
+    source = Source()
+    console = Console(source.message, screen.write)
     with trio.fail_after(60):
-        async with App(console):
+        async with App(source, console):
             for n in range(3):
-                console.tap.offer(record(b"<14>%d" % n))
+                source.message.trigger_nowait(record(b"<14>%d" % n))
             await screen.written.wait()
     assert [text[-1] for text in screen.text.splitlines()] == ["0", "1", "2"]
 
@@ -98,31 +100,33 @@ async def test_what_arrives_is_printed() -> None:
 async def test_what_nobody_read_is_counted_on_the_console() -> None:
     """While a write hangs the oldest messages are lost, and the next line says how many."""
     screen = Screen()
-    console = Console(screen.write, buffer=10)
+    source = Source()
+    console = Console(source.message, screen.write, buffer=10)
     with trio.fail_after(60):
-        async with App(console):
+        async with App(source, console):
             with screen.stuck():
-                console.tap.offer(record(b"<14>first"))
+                source.message.trigger_nowait(record(b"<14>first"))
                 await screen.begun.wait()
                 for n in range(100):
-                    console.tap.offer(record(b"<14>%d" % n))
+                    source.message.trigger_nowait(record(b"<14>%d" % n))
             await screen.written.wait()
             screen.written = trio.Event()
             await screen.written.wait()
+            assert console.dropped() == 90
     first, missing, *rest = screen.text.splitlines()
     assert first.endswith("info: first")
     assert missing == "... 90 messages not shown"
     assert [text.split()[-1] for text in rest] == [str(n) for n in range(90, 100)]
-    assert console.tap.statistics().dropped == 90
 
 
 async def test_hub_leaves_a_hanging_console_behind() -> None:
     """A write that never ends doesn't keep the app from ending."""
     screen = Screen()
-    console = Console(screen.write)
+    source = Source()
+    console = Console(source.message, screen.write)
     with screen.stuck(), trio.fail_after(60):
-        async with App(console):
-            console.tap.offer(record(b"<14>first"))
+        async with App(source, console):
+            source.message.trigger_nowait(record(b"<14>first"))
             await screen.begun.wait()
     assert console.status == ModuleStatus.OFFLINE
 
@@ -133,18 +137,19 @@ async def test_broken_stdout_takes_nobody_along(mock_clock: MockClock) -> None:
     def broken(output: bytes) -> None:
         raise BrokenPipeError
 
-    console = Console(broken)
+    source = Source()
+    console = Console(source.message, broken)
     other = Module("other", wants=[console])
     mock_clock.rate = 20
     with trio.fail_after(200):
-        async with App(console, other) as app, app.changes() as changes:
-            console.tap.offer(record(b"<14>x"))
+        async with App(source, console, other) as app, app.changes() as changes:
+            source.message.trigger_nowait(record(b"<14>x"))
             async for change in changes:
-                console.tap.offer(record(b"<14>x"))
+                source.message.trigger_nowait(record(b"<14>x"))
                 if change.after == ModuleStatus.OFFLINE:
                     break
             assert other.online
             assert "console:crashed" in console.failures
             for _ in range(5_000):
-                console.tap.offer(record(b"<14>x"))
-            assert console.tap.statistics().waiting == 1_000
+                source.message.trigger_nowait(record(b"<14>x"))
+            assert app.status().modules["console"].hooks[0].backlog == 0

@@ -13,7 +13,7 @@ import pytest
 import trio
 from database import begin_run, connect, write
 from hub_process import query
-from hub_records import record
+from hub_records import Source, record
 from report import Report
 from store import Store
 
@@ -50,10 +50,11 @@ def database(tmp_path: Path) -> Path:
 
 async def test_the_day_before_is_counted_by_host_and_severity(database: Path) -> None:
     """Each host and severity has its row, and a second summary replaces the first."""
-    store = Store(database)
+    source = Source()
+    store = Store(source.message, database)
     report = Report(store, NIGHTLY)
     with trio.fail_after(60):
-        async with App(store, report):
+        async with App(source, store, report):
             for _ in range(2):
                 await report.summarising.queue().wait()
     yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
@@ -67,10 +68,11 @@ async def test_the_day_before_is_counted_by_host_and_severity(database: Path) ->
 
 async def test_it_is_due_when_the_cron_line_says(database: Path) -> None:
     """The next summary is due within a day."""
-    store = Store(database)
+    source = Source()
+    store = Store(source.message, database)
     report = Report(store, NIGHTLY)
     with trio.fail_after(60):
-        async with App(store, report):
+        async with App(source, store, report):
             due = report.summarising.next_run
             assert due is not None
             assert 0 < due - trio.current_time() <= 24 * 3600
@@ -90,5 +92,5 @@ def test_without_the_extra_the_hub_runs_without_summaries(tmp_path: Path) -> Non
         text=True,
         check=True,
     )
-    assert result.stdout == "6\n"
+    assert result.stdout == "7\n"
     assert "there are no daily summaries" in result.stderr

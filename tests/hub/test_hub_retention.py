@@ -12,7 +12,7 @@ import retention
 import trio
 from database import begin_run, connect, write
 from hub_process import locked, query
-from hub_records import record
+from hub_records import Source, record
 from retention import Retention
 from store import Store
 
@@ -49,29 +49,32 @@ async def test_messages_older_than_that_are_deleted(
     """Whatever the size of a batch, all that is too old goes and nothing else."""
     monkeypatch.setattr(retention, "BATCH", batch)
     monkeypatch.setattr(retention, "PAUSE", 0)
-    store = Store(database)
+    source = Source()
+    store = Store(source.message, database)
     keeper = Retention(store, days=15)
     with trio.fail_after(60):
-        async with App(store, keeper):
+        async with App(source, store, keeper):
             assert await keeper.deleting.queue().wait() == 20
     assert ages(database) == [("0", 10), ("10", 10)]
 
 
 async def test_nothing_is_deleted_without_a_limit(database: Path) -> None:
     """0 days keep messages for ever: nothing is scheduled."""
-    store = Store(database)
+    source = Source()
+    store = Store(source.message, database)
     keeper = Retention(store, days=0)
     with trio.fail_after(60):
-        async with App(store, keeper):
+        async with App(source, store, keeper):
             assert keeper.deleting.next_run is None
 
 
 async def test_it_repeats_every_hour(database: Path) -> None:
     """The first clean-up is due an hour after the start."""
-    store = Store(database)
+    source = Source()
+    store = Store(source.message, database)
     keeper = Retention(store, days=15)
     with trio.fail_after(60):
-        async with App(store, keeper):
+        async with App(source, store, keeper):
             due = keeper.deleting.next_run
             assert due is not None
             assert 3_590 < due - trio.current_time() <= 3_600
@@ -79,10 +82,11 @@ async def test_it_repeats_every_hour(database: Path) -> None:
 
 async def test_a_locked_database_is_tried_again_later(database: Path) -> None:
     """While another process holds the lock nothing fails: the task asks for a retry."""
-    store = Store(database)
+    source = Source()
+    store = Store(source.message, database)
     keeper = Retention(store, days=15)
     with trio.fail_after(60):
-        async with App(store, keeper), locked(database):
+        async with App(source, store, keeper), locked(database):
             with pytest.raises(Retry) as caught:
                 await keeper.run_worker(keeper.delete_old, keeper.deleting)
     assert caught.value.after == 60

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from hub_process import locked, query
-from hub_records import record
+from hub_records import Source, record
 from store import Store, StoreStatistics
 
-from trio_modules import App, ModuleOffline, ShutdownError, StartError, StopError
+from trio_modules import App, FailureLevel, ModuleOffline, ShutdownError, StartError, StopError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from records import Record
-    from trio.testing import MockClock
 
     from trio_modules import Change
 
@@ -28,8 +26,8 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "syslog.db"
 
 
-def records(count: int, first: int = 0) -> deque[Record]:
-    return deque(record(b"<14>%d" % n) for n in range(first, first + count))
+def records(count: int, first: int = 0) -> list[Record]:
+    return [record(b"<14>%d" % n) for n in range(first, first + count)]
 
 
 def stored(database: Path, run: int = 1) -> list[int]:
@@ -37,10 +35,10 @@ def stored(database: Path, run: int = 1) -> list[int]:
     return [int(text) for (text,) in query(database, sql, [run])]
 
 
-async def writer_failed(changes: trio.MemoryReceiveChannel[Change]) -> None:
-    """Wait until the status says that the writer has failed."""
+async def write_failed(changes: trio.MemoryReceiveChannel[Change]) -> None:
+    """Wait until the status says that a batch could not be written."""
     async for change in changes:
-        if change.failure_after.id == "writer:restarting":
+        if change.failure_after.id == "write:retrying":
             return
 
 
@@ -54,11 +52,12 @@ async def hold_lock(
 
 
 async def test_what_was_accepted_is_stored_when_the_app_is_left(database: Path) -> None:
-    """Leaving the app right after `put` stores everything, and notes how much it was."""
-    store = Store(database)
+    """Leaving the app right after the triggers stores everything, and notes how much it was."""
+    source = Source(["store"])
+    store = Store(source.message, database)
     with trio.fail_after(60):
-        async with App(store):
-            await store.put(records(7_000))
+        async with App(source, store):
+            await source.trigger_all(records(7_000))
     assert store.statistics() == StoreStatistics(7_000, 7_000, 0)
     assert stored(database) == list(range(7_000))
     assert query(database, "SELECT accepted FROM runs WHERE stopped NOT NULL") == [(7_000,)]
@@ -66,9 +65,10 @@ async def test_what_was_accepted_is_stored_when_the_app_is_left(database: Path) 
 
 async def test_connection_is_closed_when_the_app_is_left(database: Path) -> None:
     """The connection can be read while the store is online, and is closed afterwards."""
-    store = Store(database)
+    source = Source(["store"])
+    store = Store(source.message, database)
     with trio.fail_after(60):
-        async with App(store):
+        async with App(source, store):
             connection = store.connection.value
             assert connection.execute("SELECT count(*) FROM messages").fetchone() == (0,)
     with pytest.raises(ModuleOffline):
@@ -77,78 +77,78 @@ async def test_connection_is_closed_when_the_app_is_left(database: Path) -> None
         connection.execute("SELECT 1")
 
 
-async def test_cancelled_put_leaves_what_was_not_accepted(
-    database: Path, autojump_clock: MockClock
-) -> None:
-    """Without room `put` waits; cancelled, it leaves precisely the rest in the deque."""
-    store = Store(database, queue=3)
-    batch = records(5)
-    with trio.move_on_after(1) as scope:
-        await store.put(batch)
-    assert scope.cancelled_caught
-    assert [each.message.text for each in batch] == ["3", "4"]
-    assert store.statistics().accepted == 3
-
-
-async def test_put_is_a_checkpoint(database: Path) -> None:
-    """A cancelled `put` with room for all, or of nothing, raises Cancelled."""
-    store = Store(database)
-    for batch in (records(1), records(0)):
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await store.put(batch)
-        assert scope.cancelled_caught
-        assert not batch
+async def test_cancelled_trigger_is_not_accepted(database: Path) -> None:
+    """What a sender that waited for room was cancelled with is neither accepted nor stored."""
+    source = Source(["store"])
+    store = Store(source.message, database, queue=3)
+    with trio.fail_after(60):
+        async with App(source, store):
+            async with locked(database):
+                with trio.move_on_after(1) as scope:
+                    await source.trigger_all(records(10))
+                assert scope.cancelled_caught
+                accepted = store.statistics().accepted
+                assert 3 < accepted <= 6  # a batch of up to 3 at work, and 3 in the buffer
+                assert store.statistics() == StoreStatistics(accepted, 0, 0)
+            await source.trigger_all(records(10, first=10))
+    assert store.statistics() == StoreStatistics(accepted + 10, accepted + 10, 0)
+    assert stored(database) == [*range(accepted), *range(10, 20)]
 
 
 async def test_app_entered_again_is_another_run(database: Path) -> None:
     """The numbers begin anew with each run of the app."""
-    store = Store(database)
-    app = App(store)
+    source = Source(["store"])
+    store = Store(source.message, database)
+    app = App(source, store)
     with trio.fail_after(60):
         for run in (1, 2):
             async with app:
-                await store.put(records(run))
+                await source.trigger_all(records(run))
             assert store.statistics() == StoreStatistics(run, run, 0)
     assert (stored(database, 1), stored(database, 2)) == ([0], [0, 1])
 
 
 async def test_restarted_store_goes_on_with_its_run(database: Path) -> None:
     """A restart of the module neither loses nor renumbers what it had accepted."""
-    store = Store(database)
+    source = Source(["store"])
+    store = Store(source.message, database)
     with trio.fail_after(60):
-        async with App(store) as app:
-            await store.put(records(10))
+        async with App(source, store) as app:
+            await source.trigger_all(records(10))
             await app.restart(store)
-            await store.put(records(10, first=10))
+            await source.trigger_all(records(10, first=10))
     assert store.statistics() == StoreStatistics(20, 20, 0)
     assert stored(database) == list(range(20))
 
 
 async def test_locked_database_at_the_start_is_a_failed_start(database: Path) -> None:
     """A file that another process holds for long makes the start fail, with SQLite's reason."""
+    source = Source(["store"])
     with trio.fail_after(60):
         async with locked(database):
             with pytest.raises(StartError) as caught:
-                async with App(Store(database)):
+                async with App(source, Store(source.message, database)):
                     pytest.fail("the store must not be online")
     assert caught.value.module == "store"
     assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
 
-async def test_writer_that_failed_writes_its_batch_again_once(database: Path) -> None:
-    """While the file is locked the queue fills up; then each record is stored, once, in order."""
-    store = Store(database, queue=10)
+async def test_batch_that_could_not_be_written_is_written_once(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the file is locked the buffer fills up; then each record is stored, once, in order."""
+    source = Source(["store"])
+    store = Store(source.message, database, queue=10)
     with trio.fail_after(60):
-        async with App(store) as app, trio.open_nursery() as nursery:
+        async with App(source, store) as app, trio.open_nursery() as nursery:
             async with app.changes() as changes, locked(database):
-                nursery.start_soon(store.put, records(100))
-                await writer_failed(changes)
-                [writer] = app.status().modules["store"].workers
-                assert writer.last_error is not None
-                assert "database is locked" in writer.last_error
+                nursery.start_soon(source.trigger_all, records(100))
+                await write_failed(changes)
+                [failure] = app.status().modules["store"].failures
+                assert (failure.id, failure.level) == ("write:retrying", FailureLevel.WARNING)
+                assert "database is locked" in caplog.text
                 assert store.statistics().stored == 0
-                assert store.statistics().accepted <= 10 + 11
+                assert store.statistics().accepted <= 10 + 10
                 assert store.statistics().senders_waiting == 1
     assert store.statistics() == StoreStatistics(100, 100, 0)
     assert stored(database) == list(range(100))
@@ -164,26 +164,58 @@ async def test_stop_waits_for_a_locked_database(
         await trio.sleep(1)  # longer than an attempt to write: one fails within
         release.set()
 
-    store = Store(database)
+    source = Source(["store"])
+    store = Store(source.message, database)
     release = trio.Event()
     with trio.fail_after(60):
-        async with trio.open_nursery() as nursery, App(store):
+        async with trio.open_nursery() as nursery, App(source, store):
             await nursery.start(hold_lock, database, release)
-            await store.put(records(100))
+            await source.trigger_all(records(100))
             nursery.start_soon(release_when_it_failed, store)
-    assert "can't write while stopping, trying again: database is locked" in caplog.text
+    assert "database is locked" in caplog.text
     assert stored(database) == list(range(100))
 
 
-async def test_what_is_lost_is_said(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_restart_keeps_what_could_not_be_written(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waits when the store is restarted is not lost: it is written afterwards, once."""
+
+    async def release_when_it_stops(store: Store) -> None:
+        await store.stopping.wait()
+        await trio.sleep(1.5)  # longer than two attempts to write: one of the stop fails
+        release.set()
+
+    source = Source(["store"])
+    store = Store(source.message, database)
+    release = trio.Event()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, App(source, store) as app:
+            await nursery.start(hold_lock, database, release)
+            await source.trigger_all(records(100))
+            nursery.start_soon(release_when_it_stops, store)
+            await app.restart(store)
+            await source.trigger_all(records(100, first=100))
+    assert "can't write while stopping, trying again: database is locked" in caplog.text
+    assert "lost" not in caplog.text
+    assert store.statistics() == StoreStatistics(200, 200, 0)
+    assert stored(database) == list(range(200))
+
+
+@pytest.mark.parametrize("batch", [10, 5_000])
+async def test_what_is_lost_is_said(
+    database: Path, batch: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A database that stays locked beyond the stop timeout is a StopError, and the loss logged."""
-    store = Store(database)
+    monkeypatch.setattr("store.BATCH", batch)
+    source = Source(["store"])
+    store = Store(source.message, database)
     release = trio.Event()
 
     async def lock_and_leave(nursery: trio.Nursery) -> None:
-        async with App(store, stop_timeout=1):
+        async with App(source, store, stop_timeout=1):
             await nursery.start(hold_lock, database, release)
-            await store.put(records(100))
+            await source.trigger_all(records(100))
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -194,4 +226,5 @@ async def test_what_is_lost_is_said(database: Path, caplog: pytest.LogCaptureFix
     assert isinstance(error, StopError)
     assert error.module == "store"
     assert "100 accepted messages are lost" in caplog.text
+    assert store.statistics() == StoreStatistics(100, 0, 0)
     assert stored(database) == []
