@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import Context
 from datetime import datetime, timedelta
 from random import Random
 
@@ -214,27 +215,38 @@ class TaskBoard:
     def _is_due(self, task: BaseTask) -> None:
         """The time of a task has come, if it really has: a wall clock may have been set back."""
         wall = self._by_wall.pop(task, None)
-        late = 0.0
-        if wall is not None:
-            late = (self.clock.now() - wall).total_seconds()
-            if late < -ROUNDING:
-                self.schedule(task, trio.current_time() - late, wall)
-                return
-        context, later = task._retry or (None, None)
-        if context is None:
+        late = 0.0 if wall is None else (self.clock.now() - wall).total_seconds()
+        if late < -ROUNDING:
+            self.schedule(task, trio.current_time() - late, wall)
+        elif task._retry is not None:
+            self._try_again(task, *task._retry)
+        elif self._takes_time(task, late):
             task._tasks.at.pop(task, None)
+            self._join(task, Rank.FRONT, task._scheduled_in)
+
+    def _takes_time(self, task: BaseTask, late: float) -> bool:
+        """Plan what follows the time that has come; whether that one, so late, still counts."""
+        rhythm = task._rhythm
+        if rhythm is None or rhythm.cron is None:
+            return True
+        self._plan_by_cron(task, rhythm, rhythm.cron, task._moment if task._planned else None)
+        return rhythm.misfire != "skip" or late <= CLOCK_CHECK
+
+    def _try_again(
+        self, task: BaseTask, context: Context, later: tuple[float, datetime | None] | None
+    ) -> None:
+        """The time of a retry has come; *later* is what the task was scheduled for beside that."""
+        task._retry = None
         rhythm = task._rhythm
         if later is not None:
             self.schedule(task, *later)
         elif rhythm is not None and rhythm.cron is not None:
-            self._plan_by_cron(task, rhythm, rhythm.cron, task._moment if task._planned else None)
-            if rhythm.misfire == "skip" and late > CLOCK_CHECK:
-                return
-        if context is not None:
-            task._retry = None
+            self._plan_by_cron(task, rhythm, rhythm.cron, None)
+        self._join(task, Rank.PLAIN, context)
+
+    def _join(self, task: BaseTask, rank: Rank, context: Context | None) -> None:
         if not task.queued:
-            task._queued_in = context or task._scheduled_in
-        rank = Rank.FRONT if context is None else Rank.PLAIN
+            task._queued_in = context
         if task._runner is not None:
             task._run_again(rank)
         else:
