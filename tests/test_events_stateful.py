@@ -43,6 +43,7 @@ MODULES = 3
 STOP_TIMEOUT = 8.0
 LONGEST_STEP = 600.0
 LONGEST_WAIT = 3.0
+PATIENCE = 30.0
 
 Kind = Literal[
     "send", "send many", "nowait", "inject", "sleep", "crash", "restart", "switch", "break", "add"
@@ -234,12 +235,13 @@ class World:
         return next(self.numbers)
 
     async def manage(self) -> None:
-        with contextlib.suppress(StartError, StopError):
+        with contextlib.suppress(StartError, StopError), trio.move_on_after(PATIENCE):
             await self.app.manage()
 
     async def restart(self, module: Module) -> None:
         with contextlib.suppress(StartError, StopError, ModuleOffline):
-            await self.app.restart(module)
+            with trio.move_on_after(PATIENCE):  # a module may be broken for ever
+                await self.app.restart(module)
 
     async def crash(self, module: Module) -> None:
         if module.online:

@@ -12,7 +12,6 @@ import trio
 from event_helpers import Gate, hook_figures, loss_fault, pair
 from support import fail, let_run, reports_of, stray_cancelled
 from trio.testing import MockClock
-from typing_extensions import override
 
 from trio_modules import (
     App,
@@ -694,11 +693,9 @@ class Steps(trio.abc.Instrument):
         self.rounds = 0
         self.steps = 0
 
-    @override
     def before_io_wait(self, timeout: float) -> None:
         self.rounds += 1
 
-    @override
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self.steps += 1
 
