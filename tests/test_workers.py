@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from contextvars import ContextVar
 from functools import partial
@@ -1506,3 +1507,71 @@ async def test_a_base_exception_in_guarded(autojump_clock: MockClock) -> None:
         with pytest.raises(SystemExit) as caught:
             await m.guarded(fail)(leaving)
         assert caught.value is leaving
+
+
+# --- the coroutine of a worker -------------------------------------------------------------------
+
+
+class Foreign:
+    """What another library's event loop would understand."""
+
+    def __await__(self) -> Iterator[object]:
+        yield "a future"
+
+
+async def test_a_worker_of_another_library(autojump_clock: MockClock) -> None:
+    """a worker that awaits what isn't Trio's gets Trio's TypeError, which is reported."""
+    m = Module("m")
+    app = App(m)
+
+    async def wait_for_another_loop() -> None:
+        await Foreign()  # type: ignore[misc]
+
+    async def body() -> None:
+        m.start_worker(wait_for_another_loop)
+        m.start_worker(wait_for_another_loop, grace_period=1)
+        await let_run()
+        assert app.status().totals.work.running == 0
+
+    reports = await reports_of(app, body)
+    assert [type(report.exception) for report in reports] == [TypeError, TypeError]
+    assert {report.task_name for report in reports} == {"wait_for_another_loop"}
+
+
+async def test_a_worker_may_survive_it(autojump_clock: MockClock) -> None:
+    """a worker that catches Trio's TypeError goes on, and ends like any other."""
+    m = Module("m")
+    app = App(m)
+
+    async def try_another_loop(*, returns: bool) -> None:
+        with pytest.raises(TypeError):
+            await Foreign()  # type: ignore[misc]
+        if not returns:
+            await trio.sleep(1)
+
+    async def body() -> None:
+        m.start_worker(partial(try_another_loop, returns=True))
+        m.start_worker(partial(try_another_loop, returns=False))
+        await let_run()
+        assert app.status().totals.work.running == 1
+        await trio.sleep(2)
+        assert app.status().totals.work.running == 0
+
+    assert await reports_of(app, body) == []
+
+
+async def test_the_stack_of_a_worker(autojump_clock: MockClock) -> None:
+    """the task tree shows a worker's own frames, with and without a grace period."""
+    m = Module("m")
+
+    async def wait_here() -> None:
+        await trio.sleep_forever()
+
+    async with App(m) as app:
+        m.start_worker(wait_here)
+        m.start_worker(wait_here, grace_period=1)
+        m.start_worker(wait_here, cancel_scope=trio.CancelScope())
+        await let_run()
+        tree = app.task_tree()
+    stacks = re.findall(r"task wait_here\n(.*\n)*?.*in wait_here\n.*\n.*in sleep_forever\n", tree)
+    assert len(stacks) == 3

@@ -7,8 +7,10 @@ own, which a stop cancels, and the stop waits until it has left.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar
+import operator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
@@ -20,8 +22,6 @@ from trio_modules._tasktree import format_thread
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from typing_extensions import ParamSpec, TypeVarTuple, Unpack
 
     ArgsT = TypeVarTuple("ArgsT")
@@ -135,21 +135,32 @@ class Workers:
         if not self.open or nursery is None:
             nursery = self.admit("start a worker")
         coro = make_coroutine(async_fn, args, "start_worker")
-        nursery.start_soon(self._contain, coro, name=name or callable_name(async_fn))
+        self._spawn(nursery, _Contained(self, coro), name or callable_name(async_fn))
+
+    def _spawn(
+        self, nursery: trio.Nursery, coro: Coroutine[object, object, object], name: str
+    ) -> None:
+        owner = owner_var.get()
+        if owner is None or owner is self.module:
+            nursery.start_soon(_itself, coro, name=name)
+        else:
+            context = copy_context()
+            context.run(owner_var.set, self.module)
+            context.run(_start_in, nursery, coro, name)
         self.started += 1
 
-    async def _contain(self, coro: Coroutine[object, object, object]) -> None:
-        owner = owner_var.get()
-        if owner is not None and owner is not self.module:
-            owner_var.set(self.module)
+    async def _contain_within(
+        self, scope: trio.CancelScope, coro: Coroutine[object, object, object]
+    ) -> None:
         try:
-            await coro
+            with scope:
+                await coro
         except BaseException as exc:
-            self._failed(exc)
+            self.failed(exc)
         finally:
             self.ended += 1
 
-    def _failed(self, exc: BaseException) -> None:
+    def failed(self, exc: BaseException) -> None:
         """A worker raised, in a task of the module's nursery.
 
         A genuine cancellation ends here, too, since this is the first thing that such a task
@@ -181,14 +192,13 @@ class Workers:
         """Begin a worker in a scope: the caller's, one that outlives the stop, or both."""
         nursery = self.admit("start a worker")
         coro = make_coroutine(async_fn, args, "start_worker")
-        if cancel_scope is not None:
-            coro = _within(cancel_scope, coro)
-        label = name or callable_name(async_fn)
-        if grace_period:  # outermost: only inside of its shield can be seen what was cancelled
-            nursery.start_soon(_run, self.graced(self._contain(coro), grace_period), name=label)
+        if cancel_scope is None:
+            coro = _Contained(self, coro)
         else:
-            nursery.start_soon(self._contain, coro, name=label)
-        self.started += 1
+            coro = self._contain_within(cancel_scope, coro)
+        if grace_period:  # outermost: only inside of its shield can be seen what was cancelled
+            coro = self.graced(coro, grace_period)
+        self._spawn(nursery, coro, name or callable_name(async_fn))
 
     def graced(
         self, coro: Coroutine[object, object, T], grace_period: float
@@ -359,11 +369,63 @@ class Workers:
         self._all_left = None
 
 
-async def _run(coro: Awaitable[object]) -> None:
-    await coro
+class _Contained(Coroutine[object, object, None]):
+    """The coroutine of a worker, whose exceptions end here.
+
+    It is a task's outermost one, and there may be a hundred thousand: a second real coroutine
+    around the worker's own would cost four times as much. Whoever walks the stack of the task
+    sees the worker's own frames.
+    """
+
+    __slots__ = ("_coro", "_workers")
+
+    def __init__(self, workers: Workers, coro: Coroutine[object, object, object]) -> None:
+        self._workers = workers
+        self._coro = coro
+
+    # Trio takes what has no frame for code that isn't Python.
+    cr_frame = property(operator.attrgetter("_coro.cr_frame"))
+    cr_await = property(operator.attrgetter("_coro.cr_await"))
+
+    def send(self, value: object) -> object:
+        try:
+            return self._coro.send(value)
+        except StopIteration:
+            self._workers.ended += 1
+            raise
+        except BaseException as exc:
+            self._fail(exc)
+        raise StopIteration
+
+    def throw(self, *exc_info: Any) -> object:
+        try:
+            return self._coro.throw(*exc_info)
+        except StopIteration:
+            self._workers.ended += 1
+            raise
+        except BaseException as exc:
+            self._fail(exc)
+        raise StopIteration
+
+    def _fail(self, exc: BaseException) -> None:
+        try:
+            self._workers.failed(exc)
+        finally:
+            self._workers.ended += 1
+
+    def close(self) -> None:
+        self._coro.close()
+
+    def __await__(self) -> _Contained:  # type: ignore[override]
+        return self
+
+    def __next__(self) -> object:
+        return self.send(None)
 
 
-async def _within(scope: trio.CancelScope, coro: Coroutine[object, object, object]) -> object:
-    with scope:
-        return await coro
-    return None
+def _itself(coro: Coroutine[object, object, object]) -> Coroutine[object, object, object]:
+    return coro
+
+
+def _start_in(nursery: trio.Nursery, coro: Coroutine[object, object, object], name: str) -> None:
+    nursery.start_soon(_itself, coro, name=name)
