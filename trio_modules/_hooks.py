@@ -35,6 +35,7 @@ from trio_modules._order import near_misses
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._status import HookInfo, ModuleStatus
 from trio_modules._timers import Timers
+from trio_modules._util import shown
 from trio_modules._workers import Workers
 
 __all__ = ["EventRoom", "Hook", "HookModule", "ModuleEvents", "find_event"]
@@ -405,18 +406,19 @@ class ModuleEvents:
             except BaseException as exc:
                 ends_app = self._failed(hook, exc, taken)
                 await trio.lowlevel.checkpoint_if_cancelled()
+                why = shown(exc)
             else:
                 break
             if hook.retry is None or ends_app:
                 break
             failures += 1
-            self._say_it_retries(hook, failures)
+            self._say_it_retries(hook, failures, why)
             await trio.sleep(hook.retry.delay(failures, self.module.rng))
         if failures:
             self.module.resolve_failure(f"{hook.name}:retrying")
 
-    def _say_it_retries(self, hook: Hook, failures: int) -> None:
-        message = f"failed {failures} times with the same events, and will get them again"
+    def _say_it_retries(self, hook: Hook, failures: int, why: str) -> None:
+        message = f"will get the same events again after failure {failures}, which was {why}"
         self.module.fail_with(FailureLevel.WARNING, f"{hook.name}:retrying", message)
 
     def _failed(self, hook: Hook, exc: BaseException, taken: list[object]) -> bool:
