@@ -37,7 +37,8 @@ python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|contextlib|datetime|enum|logging|random|trio|types|typing)\..*"),
     ("py:obj", r"repr"),
-    ("py:.*", r"(.*\.)?(ArgsT|FnT|ModuleT|P|T)"),
+    ("py:.*", r"(.*\.)?(ArgsT|FnT|ModuleT|P|R|T)"),
+    ("py:class", r"datetime|tzinfo|(.*\.)?BaseEvent"),  # as their annotations have them
 ]
 
 html_theme = "furo"
