@@ -7,7 +7,13 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lint", "typecheck", "docs"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-SOAKED = ["tests/test_random_services.py", "-k", "keeps_the_rules"]
+SOAKED = [
+    "tests/test_random_services.py",
+    "tests/test_tasks_stateful.py",
+    "tests/test_schedule.py",
+    "tests/test_slots_stateful.py",
+    "tests/test_events_stateful.py",
+]
 PYTHONS = nox.project.python_versions(PYPROJECT)
 
 
