@@ -2690,3 +2690,25 @@ async def test_retries_that_are_due_together_queue_in_the_order_in_which_they_as
             module.new_task(try_twice, name=name).queue()
         await trio.sleep(60)
     assert order == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"timezone": "Europe/Berlin"},
+            "timezone can only be given with cron, got 'Europe/Berlin'",
+        ),
+        ({"every": 60, "timezone": "Europe/Berlin"}, "timezone can only be given with cron"),
+        ({"jitter": 5}, "jitter can only be given with every or cron, got 5"),
+        ({"at": 100.0, "jitter": 5}, "jitter can only be given with every or cron, got 5"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_an_error(options: dict[str, Any], message: str) -> None:
+    """a task is declared with what it can use."""
+
+    async def work(task: Task) -> None: ...
+
+    declare: Any = Module("m").task
+    with pytest.raises(ValueError, match=message):
+        declare(work, **options)

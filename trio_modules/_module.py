@@ -1486,6 +1486,10 @@ def _rhythm(
         raise ValueError(f"only one of every, cron and at can be given, got {times!r}")
     check_misfire(misfire)
     check_seconds("jitter", jitter, finite=True)
+    if cron is None and timezone != "UTC":
+        raise ValueError(f"timezone can only be given with cron, got {timezone!r}")
+    if jitter and every is None and cron is None:
+        raise ValueError(f"jitter can only be given with every or cron, got {jitter!r}")
     if at is not None:
         check_at(at)
     if cron is not None:
