@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "values": ("_failure", "_reports", "_abc"),
     "pictures": ("_status",),
     "logic": ("_order", "_state", "_backoff", "_schedule", "_cron"),
-    "plumbing": ("_context", "_timers", "_broadcast", "_tasktree", "_stepping", "_slots"),
+    "plumbing": ("_context", "_timers", "_broadcast", "_tasktree", "_stepping", "_slots", "_seam"),
     "guard": ("_reporting",),
     "mechanisms": (
         "_workers",

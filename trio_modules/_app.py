@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import datetime, timedelta, timezone
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import trio
 
@@ -21,11 +21,12 @@ from trio_modules._exceptions import GraphError, ModuleOffline, StartError
 from trio_modules._failure import NO_FAILURE, FailureLevel, FailureStatus
 from trio_modules._hooks import EventRoom, ModuleEvents
 from trio_modules._lifecycle import Ticket, Unit
-from trio_modules._module import Module, current_module
+from trio_modules._module import Interceptor, Module, current_module
 from trio_modules._order import check_known, near_misses, topological_order
 from trio_modules._part import Part
 from trio_modules._reporting import Reporter
 from trio_modules._reports import ModuleError
+from trio_modules._seam import AnyAsyncFn, Seam
 from trio_modules._status import (
     AppStatus,
     Change,
@@ -149,6 +150,8 @@ class App:
         self._reporter = Reporter(stderr=stderr_reporting, fatal=self._fatal)
         self._changes: Broadcast[Change] = Broadcast()
         self._room = EventRoom()
+        self._seam = Seam()
+        self._chosen: frozenset[str] | None = None
         self._run: AppRun | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
         self._started: trio.Event | None = None
@@ -307,21 +310,29 @@ class App:
 
     def _wish(self) -> list[str]:
         """What should run: all, or in a managed app what is enabled and what that depends on."""
-        if not self._settings.managed:
+        if not self._settings.managed and self._chosen is None:
             return list(self._modules)
-        wanted = {name for name, module in self._modules.items() if module.enabled}
-        todo = list(wanted)
-        needs = self._edges(self._modules, "depends on")
-        while todo:
-            for other in needs[todo.pop()]:
-                if other not in wanted:
-                    wanted.add(other)
-                    todo.append(other)
+        roots = set(self._modules if self._chosen is None else self._chosen)
+        if self._settings.managed:
+            roots = {name for name in roots if self._modules[name].enabled}
+        wanted = self._with_needs(roots)
         if not wanted:
             logging.getLogger("trio_modules").warning(
                 "app %s is managed and no module of it is enabled: nothing will run", self.name
             )
         return [name for name in self._modules if name in wanted]
+
+    def _with_needs(self, names: Iterable[str]) -> set[str]:
+        """These modules and what they depend on, directly or not."""
+        found = set(names)
+        todo = list(found)
+        needs = self._edges(self._modules, "depends on")
+        while todo:
+            for other in needs[todo.pop()]:
+                if other not in found:
+                    found.add(other)
+                    todo.append(other)
+        return found
 
     # ------------------------------------------------------------ the block
 
@@ -329,6 +340,9 @@ class App:
         if self._run is not None:
             raise RuntimeError(f"app {self.name!r} runs already, it can't be entered again")
         order, members = self._checked_graph(self._modules)
+        if self._chosen is not None:
+            possible = self._with_needs(self._chosen)
+            order = [name for name in order if name in possible]
         for module in self._modules.values():
             if module._module_part.host is not None:
                 raise RuntimeError(f"module {module.name!r} serves another running app already")
@@ -340,7 +354,14 @@ class App:
         clock = WallClock(self.now, virtual=self._wall_zero is not None)
         self._room.everything.lost = 0
         run = AppRun(
-            self, self._settings, members, self._reporter, self._changes, clock, self._room
+            self,
+            self._settings,
+            members,
+            self._reporter,
+            self._changes,
+            clock,
+            self._room,
+            self._seam,
         )
         run.on_shutdown = self._on_shutdown
         run.on_started = self.started.set
@@ -811,6 +832,59 @@ class App:
         part = module._module_part
         wanted = part.host is not None and part.unit.wanted
         return part.info(wanted=wanted, enabled=module.enabled)
+
+    # ------------------------------------------------------------ for tests and tools
+
+    @contextmanager
+    def intercept(self, interceptor: Interceptor) -> Iterator[None]:
+        """Come between the framework and the functions that it calls, for a block's length (ours).
+
+        The interceptor is asked at each call from there on, and gives what is called in the
+        place of the function. Of several the last to come is the outermost.
+
+        Args:
+            interceptor: see there.
+        """
+        if not callable(interceptor):
+            raise TypeError(f"interceptor must be callable, got {interceptor!r}")
+        with self._seam.open(cast("Callable[..., AnyAsyncFn]", interceptor)):
+            yield
+
+    @contextmanager
+    def only(self, *modules: Module | str) -> Iterator[None]:
+        """Let a run within the block start nothing but these and what they depend on (ours).
+
+        Soft dependencies aren't started for them. What is left out is OFFLINE, not even prepared.
+
+        Args:
+            modules: modules of this app or their names.
+
+        Raises:
+            GraphError: if one isn't registered.
+            RuntimeError: while the app runs.
+        """
+        if self._run is not None:
+            raise RuntimeError(f"app {self.name!r} runs, so what it starts is settled")
+        before = self._chosen
+        self._chosen = frozenset(self._member_of(module).name for module in modules)
+        try:
+            yield
+        finally:
+            self._chosen = before
+
+    @property
+    def rng(self) -> random.Random:
+        """Where all random numbers come from: to be seeded by who wants a run again."""
+        return self._settings.rng
+
+    @property
+    def epoch(self) -> datetime | None:
+        """The wall time of entry, where the clock isn't Trio's own; settable, for the next run."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, value: datetime | None) -> None:
+        self._epoch = _checked_epoch(value)
 
     # ------------------------------------------------------------ limits
 

@@ -9,7 +9,7 @@ What leaves the block is decided in `_verdict`.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from graphlib import TopologicalSorter
@@ -35,13 +35,14 @@ from trio_modules._microtasks import Slots
 from trio_modules._part import Host, Part
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._reports import ModuleError
+from trio_modules._seam import Seam
 from trio_modules._services import RestartGate
 from trio_modules._status import Change, ModuleStatus
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import WallClock
 from trio_modules._tasktree import format_tree
 from trio_modules._timers import Timers
-from trio_modules._util import shown
+from trio_modules._util import callable_name, shown
 from trio_modules._verdict import Verdict
 
 __all__ = ["AppRun", "Member", "Settings"]
@@ -96,6 +97,7 @@ class AppRun:
         changes: Broadcast[Change],
         clock: WallClock,
         events: EventRoom,
+        seam: Seam,
     ) -> None:
         self.state = "starting"
         self.reason: str | None = None
@@ -129,7 +131,7 @@ class AppRun:
         self._settings = settings
         self._changes = changes
         self._seq = 0
-        self._host = self._make_host(app, events)
+        self._host = self._make_host(app, events, seam)
         self._initial: frozenset[str] = frozenset()
         self._failing: str | None = None
         self._root_nursery: trio.Nursery | None = None
@@ -159,7 +161,7 @@ class AppRun:
         part = self.parts.get(name)
         return None if part is None else part.events_made
 
-    def _make_host(self, app: object, events: EventRoom) -> Host:
+    def _make_host(self, app: object, events: EventRoom, seam: Seam) -> Host:
         return Host(
             app=app,
             supervisor=self.supervisor,
@@ -170,6 +172,7 @@ class AppRun:
             slots=self.slots,
             processes=self.processes,
             events=events,
+            seam=seam,
             events_of=self.events_of,
             rng=self._settings.rng,
             context=copy_context(),
@@ -324,8 +327,14 @@ class AppRun:
     async def _prepare(self, order: Iterable[str]) -> None:
         if self._settings.prep is not None:
             await self._prep_one(None, [self._settings.prep])
+        parts = [self.parts[name] for name in order]
+        if len(parts) < len(self.parts):
+            chosen = set(parts)
+            for part in self.parts.values():
+                if part not in chosen:
+                    self.supervisor.passed_over(part.unit)
         if self.reason is None:
-            await self.prep_modules([self.parts[name] for name in order], self._prep_failed)
+            await self.prep_modules(parts, self._prep_failed)
 
     async def prep_modules(
         self, parts: list[Part], failed: Callable[[str | None, BaseException], None]
@@ -376,7 +385,7 @@ class AppRun:
         owner_var.set(part)
         part.prep_task = trio.lowlevel.current_task()
         try:
-            well = await self._prep_one(part.name, part.prep_functions, failed)
+            well = await self._prep_one(part.name, _around_prep(part), failed)
         finally:
             part.prep_task = None
         if well:
@@ -627,3 +636,8 @@ class AppRun:
     def ended(self) -> trio.Event:
         """Set when everything has stopped."""
         return self._ended
+
+
+def _around_prep(part: Part) -> Iterator[AsyncFn]:
+    for fn in part.prep_functions:
+        yield part.around("prep", callable_name(fn), fn)

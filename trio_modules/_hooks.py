@@ -33,6 +33,7 @@ from trio_modules._exceptions import GraphError, add_note
 from trio_modules._failure import FailureLevel
 from trio_modules._order import near_misses
 from trio_modules._reporting import Reporter, take_apart
+from trio_modules._seam import AnyAsyncFn, SeamedModule
 from trio_modules._status import HookInfo, ModuleStatus
 from trio_modules._timers import Timers
 from trio_modules._util import shown
@@ -50,7 +51,7 @@ SLICE = 256
 CYCLE_PATIENCE = 5.0
 
 
-class HookModule(EventModule, Protocol):
+class HookModule(EventModule, SeamedModule, Protocol):
     """What hooks have to know of the module they belong to."""
 
     @property
@@ -364,7 +365,7 @@ class ModuleEvents:
 
     async def _read_each(self, hook: Hook) -> None:
         """Handle a slice of what is there, one after the other."""
-        inbox, fn = hook.inbox, hook.fn
+        inbox, fn = hook.inbox, self._function_of(hook)
         items = inbox.items
         inbox.busy += 1
         left = SLICE
@@ -397,12 +398,22 @@ class ModuleEvents:
             else:
                 inbox.unfinished.append((number, taken))
 
+    def _function_of(self, hook: Hook) -> AnyAsyncFn:
+        """What to call for one slice of events: its function, or what others put in its place."""
+        if not self.module.seam.interceptors:
+            return hook.fn
+
+        def ask_each_time(data: object) -> Awaitable[object]:
+            return self.module.around("hook", hook.name, hook.fn)(data)
+
+        return ask_each_time
+
     async def _give(self, hook: Hook, taken: list[object]) -> None:
         data = [item.data if isinstance(item, Injected) else item for item in taken]
         failures = 0
         while True:
             try:
-                await hook.fn(data[0] if hook.batch is None else data)
+                await self._function_of(hook)(data[0] if hook.batch is None else data)
             except BaseException as exc:
                 ends_app = self._failed(hook, exc, taken)
                 await trio.lowlevel.checkpoint_if_cancelled()

@@ -21,11 +21,12 @@ from trio_modules._exceptions import BaseExceptionGroup, StartError
 from trio_modules._lifecycle import Supervisor, Unit
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._resources import Resource
+from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
 from trio_modules._status import ModuleStatus
 from trio_modules._tasktree import child_tasks, format_stacks
 from trio_modules._timers import Timer, Timers
-from trio_modules._util import shown
+from trio_modules._util import callable_name, shown
 from trio_modules._workers import Workers
 
 __all__ = ["Life", "LivingModule"]
@@ -53,6 +54,7 @@ class LivingModule(HasMainTask, Protocol):
 
     @property
     def readiness_counts(self) -> bool: ...
+    def around(self, kind: CallKind, name: str, fn: AnyAsyncFn) -> AnyAsyncFn: ...
 
     @property
     def has_to_drain(self) -> bool: ...
@@ -202,23 +204,24 @@ class Life:
         self, resources: Sequence[Resource[object]], entered: list[Resource[object]]
     ) -> bool:
         for resource in resources:
-            if self._turn or not await self._call(resource.enter):
+            if self._turn or not await self._call("enter", resource.name, resource.enter):
                 return False
             entered.append(resource)
         return not self._turn
 
     async def _leave(self, entered: list[Resource[object]]) -> None:
         while entered:
-            await self._call_late(entered.pop().leave)
+            resource = entered.pop()
+            await self._call_late("leave", resource.name, resource.leave)
 
-    async def _call_late(self, fn: AsyncFn) -> None:
+    async def _call_late(self, kind: CallKind, name: str, fn: AsyncFn) -> None:
         """Call a function of the stop, inside of the scope that shields it.
 
         A cancellation ends here: it was that scope's, whose time was over.
         """
         self.function_runs = True
         try:
-            await fn()
+            await self._module.around(kind, name, fn)()
         except BaseException as exc:
             self._raised_late(exc)
         finally:
@@ -304,7 +307,7 @@ class Life:
         """Start functions and declared workers; whether the module is to be ONLINE now."""
         for fn in self._module.start_functions:
             self._arm_start()
-            if self._turn or not await self._call(fn):
+            if self._turn or not await self._call("start", callable_name(fn), fn):
                 return False
         self._completed = True
         if self._turn:
@@ -342,7 +345,7 @@ class Life:
     def _over(self) -> bool:
         return self._turn or self._failed or self._crashed
 
-    async def _call(self, fn: AsyncFn) -> bool:
+    async def _call(self, kind: CallKind, name: str, fn: AsyncFn) -> bool:
         """Call a function of the start, here at the edge of user code; whether it returned.
 
         A cancellation ends here: whoever cancelled the start has said so to the supervisor, and
@@ -350,7 +353,7 @@ class Life:
         """
         self.function_runs = True
         try:
-            await fn()
+            await self._module.around(kind, name, fn)()
         except BaseException as exc:
             caught = take_apart(exc)
             self._reporter.pass_on(caught)
@@ -492,7 +495,7 @@ class Life:
             if extras.expired:
                 extras.stop_scope.cancel(reason=self._late_reason)
             with extras.stop_scope:
-                await self._call_late(fn)
+                await self._call_late("stop", callable_name(fn), fn)
             extras.stop_scope = None
 
     def hurry(self, seconds: float) -> None:

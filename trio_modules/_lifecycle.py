@@ -406,6 +406,11 @@ class Supervisor:
         self._settle(unit)
         self._drop_orphan(unit)
 
+    def passed_over(self, unit: Unit) -> None:
+        """The unit's prep won't come: it has no part in this run."""
+        unit.preparing = False
+        self._settle(unit)
+
     def fall(self, unit: Unit, reason: str) -> None:
         """The unit crashed: it and all that depend on it leave ONLINE in this step."""
         unit.hold = "crashed"

@@ -28,7 +28,7 @@ from trio_modules._slots import PATIENCE, Priority, SlotOrder, Waiter
 from trio_modules._status import MicrotaskInfo
 from trio_modules._stepping import first_step
 from trio_modules._timers import Timer, Timers
-from trio_modules._util import callable_name, check_seconds, make_coroutine
+from trio_modules._util import callable_name, check_seconds
 from trio_modules._workers import Guest, Workers
 
 if TYPE_CHECKING:
@@ -190,8 +190,9 @@ class Microtasks:
         """Begin a microtask when there is a slot; see `Module.start_microtask`."""
         slots = self._admit("start a microtask")
         patience = _patience(priority, max_delay)
-        coro = make_coroutine(async_fn, args, "start_microtask")
-        entry = _Entry(self, coro, copy_context(), name or callable_name(async_fn), priority)
+        label = name or callable_name(async_fn)
+        coro = self._workers.coroutine("microtask", label, async_fn, args, "start_microtask")
+        entry = _Entry(self, coro, copy_context(), label, priority)
         self._workers.expect(entry)
         if slots.order.enter(priority) or self._is_leaving(slots):
             entry.grant()

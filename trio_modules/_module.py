@@ -17,7 +17,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, tzinfo
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, cast, overload
 
 import attrs
 import trio
@@ -32,6 +32,7 @@ from trio_modules._hooks import Hook
 from trio_modules._part import Declaration, Part
 from trio_modules._reports import ModuleError
 from trio_modules._resources import Resource
+from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import Grid, ServiceWorker
 from trio_modules._slots import Priority
 from trio_modules._status import ModuleStatus
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
     P = ParamSpec("P")
 
-__all__ = ["Event", "Module", "Task", "current_module"]
+__all__ = ["Event", "Interceptor", "Module", "Task", "current_module"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -106,6 +107,29 @@ def current_module() -> Module:
     assert isinstance(owner, Part)
     assert isinstance(owner.face, Module)
     return owner.face
+
+
+class Interceptor(Protocol):
+    """What `App.intercept` takes: it is asked before each call of a function of a module's (ours).
+
+    Args:
+        module: the module.
+        kind: "prep", "start" or "stop" function, "enter" or "leave" for the halves of a lifespan,
+            "worker", "service-worker" (each attempt; of `Module.every` each beat), "task",
+            "microtask" or "hook".
+        name: of the function or of the work.
+        async_fn: what would be called.
+
+    Returns:
+        what is called in its place, with the same arguments: *async_fn*, or something around it.
+
+    It is synchronous. What it raises counts as raised by the function.
+    """
+
+    def __call__(
+        self, module: Module, kind: CallKind, name: str, async_fn: AnyAsyncFn, /
+    ) -> AnyAsyncFn:
+        """See the class."""
 
 
 class Task(BaseTask):
@@ -765,7 +789,7 @@ class Module:
             return Grid(
                 interval, beat, immediately=immediately, jitter=jitter, missed=missed,
                 rng=lambda: self._module_part.rng,
-            ).run  # fmt: skip
+            )  # fmt: skip
 
         self._module_part.declare(
             Declaration(
@@ -1133,8 +1157,12 @@ class Module:
         """
         check_async(async_fn, "run_microtask")
         check_call(async_fn, args, "run_microtask")
+        label, workers = _label(name, async_fn), self._module_part.workers
         return await self._module_part.microtasks.run(
-            lambda _: async_fn(*args), priority, max_delay, _label(name, async_fn)
+            lambda _: workers.seamed("microtask", label, async_fn)(*args),
+            priority,
+            max_delay,
+            label,
         )
 
     def start_microtask(

@@ -25,6 +25,7 @@ from trio_modules._lifecycle import Supervisor, Unit
 from trio_modules._microtasks import Microtasks, Slots
 from trio_modules._reporting import Reporter
 from trio_modules._resources import Resource
+from trio_modules._seam import AnyAsyncFn, CallKind, Seam
 from trio_modules._services import RestartGate, ServiceWorker
 from trio_modules._status import ModuleInfo, ModuleStatus, WorkCounts, WorkerInfo
 from trio_modules._taskboard import TaskBoard
@@ -51,6 +52,7 @@ class Host:
     board: TaskBoard
     slots: Slots
     events: EventRoom
+    seam: Seam
     events_of: Callable[[str], ModuleEvents | None]
     processes: Processes
     rng: random.Random
@@ -239,6 +241,13 @@ class Part:
     @property
     def rng(self) -> random.Random:
         return self.hosted.rng
+
+    @property
+    def seam(self) -> Seam:
+        return self.hosted.seam
+
+    def around(self, kind: CallKind, name: str, fn: AnyAsyncFn) -> AnyAsyncFn:
+        return self.hosted.seam.around(self.face, kind, name, fn)
 
     # ------------------------------------------------------------ a run of the module
 

@@ -20,6 +20,7 @@ from trio_modules._backoff import Restart, RestartTracker
 from trio_modules._context import owner_var
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, is_ordinary, take_apart
+from trio_modules._seam import AnyAsyncFn
 from trio_modules._timers import Timers
 from trio_modules._util import check_async, check_call, check_count, check_seconds, shown
 from trio_modules._workers import Workers, WorkingModule
@@ -282,9 +283,18 @@ class ServiceWorker:
                 return delay
 
     def _call(self) -> Awaitable[object]:
+        fn = self._fn
+        if isinstance(fn, Grid):  # its beats are the calls
+            return fn(self._around)
+        if self._module.seam.interceptors:
+            fn = self._around(fn)
         if self._wants_status:
-            return self._fn(*self._args, task_status=self)
-        return self._fn(*self._args)
+            return fn(*self._args, task_status=self)
+        return fn(*self._args)
+
+    def _around(self, fn: AnyAsyncFn) -> AnyAsyncFn:
+        """What to call in the place of *fn*, this time."""
+        return self._module.around("service-worker", self.name, fn)
 
     def _returned(self) -> float | None:
         if self._cancelled or self._stopping:
@@ -421,7 +431,7 @@ class Grid:
         self._start: float | None = None
         self._beat = 0
 
-    async def run(self) -> None:
+    async def __call__(self, around: Callable[[AnyAsyncFn], AnyAsyncFn]) -> None:
         """One attempt: beat after beat until one of them fails."""
         if self._start is None:
             self._start = trio.current_time()
@@ -432,7 +442,7 @@ class Grid:
                 due += self._rng().uniform(0, self._jitter)
             await trio.sleep_until(due)
             self._beat += 1
-            await self._fn()
+            await around(self._fn)()
 
     def _next_due(self, start: float) -> float:
         due = start + self._beat * self._interval

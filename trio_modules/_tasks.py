@@ -24,6 +24,7 @@ from trio_modules._context import HasMainTask
 from trio_modules._cron import Cron, check_zone
 from trio_modules._exceptions import TaskFailed
 from trio_modules._schedule import Item, Rank
+from trio_modules._seam import SeamedModule
 from trio_modules._status import ModuleStatus
 from trio_modules._util import check_seconds
 
@@ -112,7 +113,7 @@ class TaskWorkers(Protocol):
     def report(self, failure: BaseException, name: str, kind: str) -> None: ...
 
 
-class TaskModule(HasMainTask, Protocol):
+class TaskModule(HasMainTask, SeamedModule, Protocol):
     """What tasks have to know of their module."""
 
     @property

@@ -21,6 +21,7 @@ from trio_modules._context import owner_var
 from trio_modules._exceptions import ModuleOffline, TaskCancelled, TaskFailed
 from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._schedule import Rank
+from trio_modules._seam import AnyAsyncFn
 from trio_modules._status import TaskInfo, WorkCounts
 from trio_modules._stepping import first_step
 from trio_modules._taskboard import TaskBoard
@@ -119,6 +120,12 @@ class ModuleTasks:
         return [_info(task) for task in {**known, **self.pending}]
 
     # ------------------------------------------------------------ runs of app and module
+
+    def function_of(self, task: BaseTask) -> AnyAsyncFn:
+        """What to call for an execution: its function, or what others put in its place."""
+        if not self.module.seam.interceptors:
+            return task._fn
+        return self.module.around("task", task.name, task._fn)
 
     def attach(self, board: TaskBoard, reporter: Reporter, context: Context) -> None:
         """A run of the app begins."""
@@ -454,7 +461,7 @@ class _Runner:
     async def _execute(self, task: BaseTask) -> None:
         tasks = self._tasks
         try:
-            coro = task._fn(task)
+            coro = tasks.function_of(task)(task)
             if type(coro) is not CoroutineType:
                 coro = awaiting(coro)
             is_over, value = first_step(tasks.context_of(task), coro)

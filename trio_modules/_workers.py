@@ -10,13 +10,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import trio
 
 from trio_modules._context import HasMainTask, current_owner, owner_var
 from trio_modules._exceptions import ModuleOffline, add_note
 from trio_modules._reporting import Reporter, asked_for, take_apart
+from trio_modules._seam import AnyAsyncFn, CallKind, SeamedModule
 from trio_modules._status import ModuleStatus, WorkCounts
 from trio_modules._tasktree import format_thread
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
@@ -32,7 +33,7 @@ __all__ = ["Guest", "Unborn", "Workers", "WorkingModule"]
 T = TypeVar("T")
 
 
-class WorkingModule(HasMainTask, Protocol):
+class WorkingModule(HasMainTask, SeamedModule, Protocol):
     """What the workers have to know of the module they work for."""
 
     @property
@@ -134,8 +135,29 @@ class Workers:
         nursery = self.nursery
         if not self.open or nursery is None:
             nursery = self.admit("start a worker")
-        coro = make_coroutine(async_fn, args, "start_worker")
-        self._spawn(nursery, _Contained(self, coro), name or callable_name(async_fn))
+        label = name or callable_name(async_fn)
+        coro = self.coroutine("worker", label, async_fn, args, "start_worker")
+        self._spawn(nursery, _Contained(self, coro), label)
+
+    def coroutine(
+        self,
+        kind: CallKind,
+        name: str,
+        async_fn: Callable[[Unpack[ArgsT]], Awaitable[object]],
+        args: tuple[Unpack[ArgsT]],
+        what: str,
+    ) -> Coroutine[object, object, object]:
+        """The call of a function, or of what others put in its place; *what* is for errors."""
+        if not self.module.seam.interceptors:
+            return make_coroutine(async_fn, args, what)
+        check_async(async_fn, what)
+        check_call(async_fn, args, what)
+        return self._call_around(kind, name, async_fn, args)
+
+    async def _call_around(
+        self, kind: CallKind, name: str, async_fn: AnyAsyncFn, args: tuple[object, ...]
+    ) -> object:
+        return await self.module.around(kind, name, async_fn)(*args)
 
     def _spawn(
         self, nursery: trio.Nursery, coro: Coroutine[object, object, object], name: str
@@ -191,14 +213,15 @@ class Workers:
     ) -> None:
         """Begin a worker in a scope: the caller's, one that outlives the stop, or both."""
         nursery = self.admit("start a worker")
-        coro = make_coroutine(async_fn, args, "start_worker")
+        label = name or callable_name(async_fn)
+        coro = self.coroutine("worker", label, async_fn, args, "start_worker")
         if cancel_scope is None:
             coro = _Contained(self, coro)
         else:
             coro = self._contain_within(cancel_scope, coro)
         if grace_period:  # outermost: only inside of its shield can be seen what was cancelled
             coro = self.graced(coro, grace_period)
-        self._spawn(nursery, coro, name or callable_name(async_fn))
+        self._spawn(nursery, coro, label)
 
     def graced(
         self, coro: Coroutine[object, object, T], grace_period: float
@@ -248,12 +271,21 @@ class Workers:
         """Run a worker in the caller's task; see `Module.run_worker`."""
         check_async(async_fn, "run_worker")
         check_call(async_fn, args, "run_worker")
+        label = name or callable_name(async_fn)
 
         async def call(_: Guest) -> T:
             await trio.lowlevel.checkpoint()
-            return await async_fn(*args)
+            return await self.seamed("worker", label, async_fn)(*args)
 
-        return await self.visit(call, name or callable_name(async_fn), "worker")
+        return await self.visit(call, label, "worker")
+
+    def seamed(
+        self, kind: CallKind, name: str, fn: Callable[P, Awaitable[T]]
+    ) -> Callable[P, Awaitable[T]]:
+        """What to call in the place of *fn*, this time."""
+        if not self.module.seam.interceptors:
+            return fn
+        return cast("Callable[P, Awaitable[T]]", self.module.around(kind, name, fn))
 
     async def visit(self, call: Callable[[Guest], Awaitable[T]], name: str, kind: str) -> T:
         """Await *call* in the caller's task, as work of the module.
@@ -290,7 +322,7 @@ class Workers:
             try:
                 with guest.scope:
                     await trio.lowlevel.checkpoint()
-                    await async_fn(*args, **kwargs)
+                    await self.seamed("worker", label, async_fn)(*args, **kwargs)
             except BaseException as exc:
                 self._turn_away(exc, label)
             finally:
