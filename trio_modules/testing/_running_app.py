@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 
 from trio_modules import App, ModuleStatus
 from trio_modules.testing._collecting import Reports
-from trio_modules.testing._telling import condition, listing, owner_of, tasks
+from trio_modules.testing._telling import condition, listing, tasks, works_for
 
 __all__ = ["CutShort", "SomethingLeft", "assert_nothing_left", "running"]
 
@@ -89,15 +89,15 @@ def assert_nothing_left(app: App) -> None:
     """
     status = app.status()
     left = [] if status.state == "offline" else [f"the app is {status.state}"]
+    all_tasks = list(tasks())
     for module in app.modules.values():
         work = status.modules[module.name].work
         if module.status > ModuleStatus.OFFLINE or work.running:
             left.append(f"{condition(module)}, and counts {work.running} workers")
-    modules = set(app.modules.values())
-    for task in tasks():
-        owner = owner_of(task)
-        if owner in modules:
-            assert owner is not None
-            left.append(f"task {task.name!r} of module {owner.name!r}")
+        left += [
+            f"task {task.name!r} of module {module.name!r}"
+            for task in all_tasks
+            if works_for(task, module)
+        ]
     if left:
         raise SomethingLeft(app.name, tuple(left))

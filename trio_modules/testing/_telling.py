@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import trio
 
-from trio_modules import Module, ModuleStatus, current_module
+from trio_modules import Module, ModuleStatus
+from trio_modules._context import owner_of
 
-__all__ = ["NotInTime", "condition", "listing", "owner_of", "story", "tasks"]
+__all__ = ["NotInTime", "condition", "listing", "story", "tasks", "works_for"]
 
 _LONGEST_LIST = 10
 _NOT_THE_USERS = ("trio", "trio_modules")
@@ -43,7 +44,7 @@ def story(module: Module) -> Iterator[str]:
         if other.status is not ModuleStatus.ONLINE:
             yield f"it depends on {condition(other).removeprefix('module ')}"
     for task in tasks():
-        if owner_of(task) is module and (place := _place(task)):
+        if works_for(task, module) and (place := _place(task)):
             yield f"task {task.name!r} waits in {place}"
 
 
@@ -58,12 +59,9 @@ def tasks() -> Iterator[trio.lowlevel.Task]:
             todo += sorted(nursery.child_tasks, key=lambda child: child.name, reverse=True)
 
 
-def owner_of(task: trio.lowlevel.Task) -> Module | None:
-    """The module that a task works for, by its context."""
-    try:
-        return task.context.copy().run(current_module)
-    except RuntimeError:
-        return None
+def works_for(task: trio.lowlevel.Task, module: Module) -> bool:
+    """Whether the module has begun this task, directly or not."""
+    return owner_of(task) is module._module_part
 
 
 def _place(task: trio.lowlevel.Task) -> str:
