@@ -4,6 +4,8 @@ Pytest imports it in every run, whether or not a test has to do with `trio_modul
 beside the package, not in it, and imports the package when one of its fixtures is asked for: runs
 without are not slowed down, and a measurement of coverage that begins after the plugins are
 loaded misses nothing of the package.
+
+PYTEST_DONT_REWRITE: it asserts nothing, and may have been imported before.
 """
 
 from __future__ import annotations
