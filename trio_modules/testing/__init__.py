@@ -1,0 +1,47 @@
+"""Testing services made of modules: faults on cue, fakes, and whole weeks of outages in a second.
+
+`inject` makes named functions of modules fail, hang, be slow or deaf, or crash their module;
+`fake` puts a fake in a module's place; `simulate` runs a service under a virtual clock with seeded
+scheduling and seeded faults, and checks that it keeps the promises of the framework and its own.
+"""
+
+from __future__ import annotations
+
+from trio_modules.testing._fakes import FakeModule, fake
+from trio_modules.testing._faults import Fault, crash, deaf, fail, hang, slow, targets_of
+from trio_modules.testing._injecting import FaultNotMet, InjectedFault, Injector, Strike, inject
+from trio_modules.testing._plan import FaultPlan
+from trio_modules.testing._simulate import (
+    NotDeterministic,
+    SimulationFailed,
+    SimulationResult,
+    simulate,
+)
+from trio_modules.testing._simulating import RealIO, SimulationError
+from trio_modules.testing._trace import TraceEntry, Violation
+
+__all__ = [
+    "FakeModule",
+    "Fault",
+    "FaultNotMet",
+    "FaultPlan",
+    "InjectedFault",
+    "Injector",
+    "NotDeterministic",
+    "RealIO",
+    "SimulationError",
+    "SimulationFailed",
+    "SimulationResult",
+    "Strike",
+    "TraceEntry",
+    "Violation",
+    "crash",
+    "deaf",
+    "fail",
+    "fake",
+    "hang",
+    "inject",
+    "simulate",
+    "slow",
+    "targets_of",
+]
