@@ -268,6 +268,14 @@ class Module:
     # ------------------------------------------------------------ what it is
 
     @property
+    def declared(self) -> tuple[tuple[CallKind, str], ...]:
+        """What the framework calls of it, kind and name, as declared now (ours).
+
+        A lifespan is an "enter" and a "leave". Work that is started while it runs isn't in it.
+        """
+        return tuple(self._module_part.declared_calls())
+
+    @property
     def name(self) -> str:
         """Its name."""
         return self._module_part.name
