@@ -20,11 +20,13 @@ from trio_modules import (
     ModuleError,
     ModuleStatus,
     Restart,
+    ShutdownError,
     StartError,
 )
 from trio_modules.testing import (
     CutShort,
     MissingReports,
+    NoEnd,
     NotInTime,
     Reports,
     SomethingLeft,
@@ -185,6 +187,49 @@ async def test_a_cancellation_from_outside_passes(autojump_clock: MockClock) -> 
         async with running(App(Module("m"))):
             await trio.sleep_forever()
     assert scope.cancelled_caught
+
+
+async def deaf() -> None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+async def test_an_app_that_does_not_end_is_ended(
+    by_itself: bool, autojump_clock: MockClock
+) -> None:
+    """no worker that is deaf lets a test hang; the error says where it was waiting."""
+    module = Module("m")
+    module.worker(deaf)
+    app = App(module, name="shop")
+
+    async def shut_down() -> None:
+        await trio.lowlevel.checkpoint()
+        if by_itself:
+            app.request_shutdown("from inside")
+
+    with pytest.raises(NoEnd) as caught:
+        await use(app, shut_down, reports=Reports())
+    first, second, third = str(caught.value).splitlines()
+    assert first == "app 'shop' did not end within 300 s of the beginning of its shutdown:"
+    assert second.startswith("  module 'm' is STOPPING, ERROR 'm:stop-failed'")
+    assert "waits in deaf, " in third
+    assert trio.current_time() == 300
+    assert_nothing_left(app)
+
+
+async def test_a_deaf_worker_that_ends_in_time_is_no_hang(autojump_clock: MockClock) -> None:
+    """then the app's own error leaves the block: the stop that failed."""
+    module = Module("m", stop_timeout=1)
+
+    @module.worker
+    async def hard_of_hearing() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+
+    with pytest.raises(ShutdownError):
+        await use(App(module))
+    assert trio.current_time() == 10
 
 
 async def test_reports_must_be_reports() -> None:

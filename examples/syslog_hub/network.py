@@ -12,13 +12,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import trio
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, Self
 
 __all__ = ["MemorySocket", "Network"]
 
@@ -161,14 +160,12 @@ class MemorySocket(trio.socket.SocketType):
     def __repr__(self) -> str:
         return f"<MemorySocket {self._kind.name} {self._name}>"
 
-    def __enter__(self) -> MemorySocket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
+        *exc_info: object,
     ) -> None:
         self.close()
 

@@ -25,7 +25,7 @@ from records import Record
 from report import Report
 from store import Store
 
-from trio_modules import App, Event, Module, current_app
+from trio_modules import App, Event, Module, ModuleStatus, current_app
 
 __all__ = ["Disk", "World", "make_app", "nothing_lost"]
 
@@ -217,7 +217,8 @@ def nothing_lost(app: App) -> None:
         AssertionError: if a message is missing that was confirmed, and that isn't one of those
             that the hub has counted as lost or refused.
     """
-    if app.status().state != "offline":
+    is_over = app.shutdown_reason is not None
+    if not is_over or any(module.status > ModuleStatus.OFFLINE for module in app.modules.values()):
         return
     world = app.get("world", World)
     missing = world.confirmed - world.disk.stored()

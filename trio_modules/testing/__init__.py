@@ -12,7 +12,13 @@ from trio_modules.testing._fakes import FakeModule, fake
 from trio_modules.testing._faults import Fault, crash, deaf, fail, hang, slow, targets_of
 from trio_modules.testing._injecting import FaultNotMet, InjectedFault, Injector, Strike, inject
 from trio_modules.testing._plan import FaultPlan
-from trio_modules.testing._running_app import CutShort, SomethingLeft, assert_nothing_left, running
+from trio_modules.testing._running_app import (
+    CutShort,
+    NoEnd,
+    SomethingLeft,
+    assert_nothing_left,
+    running,
+)
 from trio_modules.testing._simulate import (
     NotDeterministic,
     SimulationFailed,
@@ -34,6 +40,7 @@ __all__ = [
     "InjectedFault",
     "Injector",
     "MissingReports",
+    "NoEnd",
     "NotDeterministic",
     "NotInTime",
     "RealIO",

@@ -8,8 +8,9 @@ import trio
 
 from trio_modules import Module, ModuleStatus
 from trio_modules._context import owner_of
+from trio_modules.testing._scheduling import all_tasks
 
-__all__ = ["NotInTime", "condition", "listing", "story", "tasks", "works_for"]
+__all__ = ["NotInTime", "condition", "listing", "story", "works_for"]
 
 _LONGEST_LIST = 10
 _NOT_THE_USERS = ("trio", "trio_modules")
@@ -43,20 +44,9 @@ def story(module: Module) -> Iterator[str]:
     for other in module.dependencies:
         if other.status is not ModuleStatus.ONLINE:
             yield f"it depends on {condition(other).removeprefix('module ')}"
-    for task in tasks():
+    for task in all_tasks():
         if works_for(task, module) and (place := _place(task)):
             yield f"task {task.name!r} waits in {place}"
-
-
-def tasks() -> Iterator[trio.lowlevel.Task]:
-    """All tasks of this run of Trio, parents first."""
-    root = trio.lowlevel.current_root_task()
-    todo = [] if root is None else [root]
-    while todo:
-        task = todo.pop()
-        yield task
-        for nursery in task.child_nurseries:
-            todo += sorted(nursery.child_tasks, key=lambda child: child.name, reverse=True)
 
 
 def works_for(task: trio.lowlevel.Task, module: Module) -> bool:
