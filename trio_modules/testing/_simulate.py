@@ -115,7 +115,7 @@ class SimulationResult:
     def replay(self) -> str:
         """The line that simulates this again."""
         args = [self._target, f"seed={self.seed}", f"duration={self.duration!r}"]
-        if self._plan is None:
+        if self._plan is None or self._plan.every is None:
             args.append(f"faults=[{', '.join(map(str, self.faults))}]")
         elif self._plan != FaultPlan():
             args.append(f"faults={self._plan}")
@@ -130,12 +130,17 @@ class SimulationResult:
             width: how many characters the time has.
             last: how many entries of the trace follow.
         """
-        return timeline(self.trace, tuple(self.modules), self.time, width, last)
+        return timeline(self.trace, tuple(self.modules), self._shown_until, width, last)
 
     def picture(self) -> str:
         """The run as an SVG: modules as rows, time across, states as colours, faults marked."""
         title = f"seed {self.seed}: {self.violations[0] if self.violations else 'no violation'}"
-        return picture(self.trace, tuple(self.modules), self.time, title)
+        return picture(self.trace, tuple(self.modules), self._shown_until, title)
+
+    @property
+    def _shown_until(self) -> float:
+        """What comes after the first violation is its shadow."""
+        return self.violations[0].time if self.violations else self.time
 
     def assert_ok(self) -> None:
         """Do nothing if no promise was broken.
@@ -210,12 +215,10 @@ def simulate(
     It calls ``trio.run``, so it isn't for use inside of one.
     """
     _check_numbers(seed, duration)
-    if faults is None:
-        faults = FaultPlan()
-    plan = faults if isinstance(faults, FaultPlan) else None
+    plan = FaultPlan() if faults is None else _as_plan(faults)
     with made(make_app) as app:
         chosen = _chosen(app, only)
-        drawn = faults.draw(app, seed, duration) if isinstance(faults, FaultPlan) else tuple(faults)
+        drawn = plan.draw(app, seed, duration)
         check_faults(app, drawn)
     case = Case(seed, float(duration), drawn, chosen, check, bugs, recovers_within)
     outcome = _run_twice(make_app, case)
@@ -233,6 +236,12 @@ def _check_numbers(seed: int, duration: float) -> None:
         raise TypeError(f"seed must be an int, got {seed!r}")
     if not 0 < duration < math.inf:
         raise ValueError(f"duration must be a number of seconds above 0, got {duration!r}")
+
+
+def _as_plan(faults: FaultPlan | Iterable[Fault]) -> FaultPlan:
+    if isinstance(faults, FaultPlan):
+        return faults
+    return FaultPlan(every=None, faults=faults)
 
 
 def _chosen(app: App, only: Iterable[str]) -> tuple[str, ...]:
@@ -269,7 +278,14 @@ def _compare(first: list[str], second: list[str]) -> None:
 
 
 def _compare_traces(first: Outcome, second: Outcome) -> None:
-    _compare([str(entry) for entry in first.trace], [str(entry) for entry in second.trace])
+    _compare(_brief(first.trace), _brief(second.trace))
+
+
+def _brief(trace: Iterable[TraceEntry]) -> list[str]:
+    return [
+        f"{entry.what} {entry.text!r} of {entry.module or 'the app'} at {entry.time:.6f} s"
+        for entry in trace
+    ]
 
 
 def _result(
