@@ -16,6 +16,7 @@ from trio_modules import App, Module, _lifecycle
 from trio_modules._life import Life
 from trio_modules._reporting import Reporter
 from trio_modules._services import RestartGate
+from trio_modules._state import decide
 from trio_modules._workers import Guest, Workers
 from trio_modules.testing import (
     FaultPlan,
@@ -336,7 +337,6 @@ def test_a_real_ctrl_c_ends_the_simulation() -> None:
 
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for neighbours."""
-    decide = _lifecycle.decide
     monkeypatch.setattr(
         _lifecycle, "decide", lambda status, wanted, _, __: decide(status, wanted, 0, 0)
     )
@@ -567,7 +567,7 @@ def test_bad_arguments_are_errors(
 
 def test_what_is_no_app_is_an_error() -> None:
     """a factory has to return an app, or a context manager that yields one."""
-    with pytest.raises(SimulationError, match="make_app must return an App .*, got 5"):
+    with pytest.raises(SimulationError, match=r"make_app must return an App .*, got 5"):
         simulate(lambda: 5)  # type: ignore[arg-type, return-value]
 
 

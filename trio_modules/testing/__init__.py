@@ -8,7 +8,16 @@ scheduling and seeded faults, and checks that it keeps the promises of the frame
 from __future__ import annotations
 
 from trio_modules.testing._fakes import FakeModule, fake
-from trio_modules.testing._faults import Fault, crash, deaf, fail, hang, slow, targets_of
+from trio_modules.testing._faults import (
+    Fault,
+    UnknownTarget,
+    crash,
+    deaf,
+    fail,
+    hang,
+    slow,
+    targets_of,
+)
 from trio_modules.testing._injecting import FaultNotMet, InjectedFault, Injector, Strike, inject
 from trio_modules.testing._plan import FaultPlan
 from trio_modules.testing._simulate import (
@@ -34,6 +43,7 @@ __all__ = [
     "SimulationResult",
     "Strike",
     "TraceEntry",
+    "UnknownTarget",
     "Violation",
     "crash",
     "deaf",

@@ -10,7 +10,7 @@ from typing import get_args
 import attrs
 
 from trio_modules import App
-from trio_modules.testing._faults import Action, Fault, targets_of
+from trio_modules.testing._faults import Action, Fault, UnknownTarget, targets_of
 
 __all__ = ["FaultPlan"]
 
@@ -88,7 +88,7 @@ class FaultPlan:
             duration: the simulated time in seconds.
 
         Raises:
-            ValueError: if a pattern fits nothing of the app.
+            UnknownTarget: if a pattern fits nothing of the app.
         """
         targets = self._targets(app)
         modules = self._modules(app, targets)
@@ -109,9 +109,10 @@ class FaultPlan:
             return [each for each in known if not any(part in each for part in _UNLESS_ASKED)]
         for pattern in self.targets:
             if not any(fnmatchcase(target, pattern) for target in known):
-                raise ValueError(
+                raise UnknownTarget(
                     f"targets must fit something of app {app.name!r}, got {pattern!r}; "
-                    f"it has {', '.join(known) or 'nothing declared'}"
+                    f"it has {', '.join(known) or 'nothing declared'}",
+                    pattern,
                 )
         return [each for each in known if any(fnmatchcase(each, one) for one in self.targets)]
 

@@ -175,6 +175,7 @@ def simulate(
     recovers_within: float | None = 3600.0,
     only: Iterable[str] = (),
     shrink: bool = True,
+    compare: bool = True,
 ) -> SimulationResult:
     """Run a service through days of outages, the same way for the same seed (ours).
 
@@ -200,16 +201,19 @@ def simulate(
             be online at the end; None for no such promise.
         only: names of modules; nothing but these and what they depend on is simulated.
         shrink: whether to look for a smaller simulation that fails, too.
+        compare: whether to run the first 3,000 steps twice, and see whether they are the same.
 
     Returns:
         what happened, and which promises were broken. `SimulationResult.assert_ok` raises for
         these.
 
     Raises:
-        ValueError: if an argument isn't usable, like a plan that names an unknown module.
+        UnknownTarget: if the faults name something that isn't there.
+        GraphError: if *only* does.
+        TypeError, ValueError: if another argument isn't usable.
         RealIO: if the service waits for the real world: a socket, a pipe, a thread.
-        NotDeterministic: if two simulations of the seed differ; the first 3,000 steps are always
-            compared, and the whole before something is made smaller.
+        NotDeterministic: if two simulations of the seed differ, where they are compared: in
+            their first steps and, before something is made smaller, as a whole.
         SimulationError: if *make_app* doesn't give an app.
 
     It calls ``trio.run``, so it isn't for use inside of one.
@@ -221,7 +225,9 @@ def simulate(
         drawn = plan.draw(app, seed, duration)
         check_faults(app, drawn)
     case = Case(seed, float(duration), drawn, chosen, check, bugs, recovers_within)
-    outcome = _run_twice(make_app, case)
+    outcome = _run(make_app, case)
+    if compare:
+        _compare_beginnings(make_app, case, outcome)
     smaller: SimulationResult | None = None
     target = getattr(make_app, "__qualname__", "make_app")
     if outcome.violations and shrink:
@@ -255,14 +261,11 @@ def _run(make_app: MakeApp, case: Case) -> Outcome:
         return run_case(app, case)
 
 
-def _run_twice(make_app: MakeApp, case: Case) -> Outcome:
-    """The outcome, and the beginning once more, to see whether it is the same."""
-    with made(make_app) as app:
-        outcome = run_case(app, case)
+def _compare_beginnings(make_app: MakeApp, case: Case, outcome: Outcome) -> None:
+    """Run the beginning once more, to see whether it is the same."""
     with made(make_app) as app:
         again = run_case(app, case, most_steps=KEPT_STEPS)
     _compare(_shown(outcome.first_steps), _shown(again.first_steps))
-    return outcome
 
 
 def _shown(steps: Iterable[tuple[float, str]]) -> list[str]:
