@@ -181,6 +181,13 @@ def test_named_faults_come_with_random_ones_or_alone() -> None:
     assert len(drawn) > 100
 
 
+def test_a_plan_is_written_as_it_was_made() -> None:
+    """what isn't the default is shown, so that it can be pasted."""
+    assert str(FaultPlan()) == "FaultPlan()"
+    plan = FaultPlan(every=60, faults=[fail("store/start", call=1)])
+    assert str(plan) == "FaultPlan(every=60, faults=[fail('store/start', call=1)])"
+
+
 def test_a_fault_of_a_plan_is_written_shortly() -> None:
     """a drawn fault can be pasted into a test."""
     (first, *_) = FaultPlan(actions=("fail",), targets="*/hook:*").draw(service(), 1, 1e6)

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from trio_modules.testing._collecting import MissingReports, Reports, UnexpectedReports
 from trio_modules.testing._fakes import FakeModule, fake
-from trio_modules.testing._faults import Fault, crash, deaf, fail, hang, slow, targets_of
+from trio_modules.testing._faults import (
+    Fault,
+    UnknownTarget,
+    crash,
+    deaf,
+    fail,
+    hang,
+    slow,
+    targets_of,
+)
 from trio_modules.testing._injecting import FaultNotMet, InjectedFault, Injector, Strike, inject
 from trio_modules.testing._plan import FaultPlan
 from trio_modules.testing._running_app import (
@@ -52,6 +61,7 @@ __all__ = [
     "Strike",
     "TraceEntry",
     "UnexpectedReports",
+    "UnknownTarget",
     "Violation",
     "assert_nothing_left",
     "crash",

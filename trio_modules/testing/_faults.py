@@ -21,6 +21,7 @@ __all__ = [
     "KINDS",
     "Action",
     "Fault",
+    "UnknownTarget",
     "crash",
     "deaf",
     "fail",
@@ -46,6 +47,18 @@ KINDS: Mapping[CallKind, str] = {
     "hook": "hook",
 }
 _NAMES = tuple(dict.fromkeys(KINDS.values()))
+
+
+class UnknownTarget(ValueError):
+    """Something is to be struck that the app doesn't have (ours).
+
+    Attributes:
+        target: what, as it was given.
+    """
+
+    def __init__(self, message: str, target: str) -> None:
+        super().__init__(message)
+        self.target = target
 
 
 def _check_target(_: object, __: object, value: str) -> None:

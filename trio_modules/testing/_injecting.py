@@ -18,7 +18,7 @@ import trio
 from trio_modules import App, Module, ModuleStatus
 from trio_modules.abc import AnyAsyncFn, CallKind
 from trio_modules.testing._background import background
-from trio_modules.testing._faults import KINDS, Fault, targets_of
+from trio_modules.testing._faults import KINDS, Fault, UnknownTarget, targets_of
 
 __all__ = ["FaultNotMet", "InjectedFault", "Injector", "Strike", "check_faults", "inject"]
 
@@ -84,8 +84,8 @@ async def inject(app: App, *faults: Fault, must_strike: bool = True) -> AsyncIte
         the `Injector`, which knows what has struck.
 
     Raises:
-        ValueError: at once, if a fault names a module or a function that isn't there. Work that
-            is started while the module runs isn't declared, and is named with a plus:
+        UnknownTarget: at once, if a fault names a module or a function that isn't there. Work
+            that is started while the module runs isn't declared, and is named with a plus:
             "module/worker:+name".
         FaultNotMet: at the end, unless the block raised something itself.
 
@@ -107,19 +107,21 @@ def check_faults(app: App, faults: Iterable[Fault]) -> None:
     """Make sure that all that the faults name is there.
 
     Raises:
-        ValueError: with the near misses.
+        UnknownTarget: with the near misses.
     """
     known = targets_of(app)
     places = {target.rpartition(":")[0] for target in known}
     for fault in faults:
         if fault.module not in app:
             hint = _hint(fault.module, list(app.modules))
-            raise ValueError(f"app {app.name!r} has no module {fault.module!r} for {fault}{hint}")
+            message = f"app {app.name!r} has no module {fault.module!r} for {fault}{hint}"
+            raise UnknownTarget(message, fault.target)
         target = fault.target
         if "/" in target and ":+" not in target and target not in known and target not in places:
-            raise ValueError(
+            raise UnknownTarget(
                 f"module {fault.module!r} declares no {target.partition('/')[2]!r} for {fault}"
-                f"{_hint(target, known)}"
+                f"{_hint(target, known)}",
+                target,
             )
 
 

@@ -50,7 +50,7 @@ def _row(
     yield f'<text x="10" y="{y + _BAR - 2:g}">{escape(module or "(app)")}</text>'
     for span in spans_of(trace, module, end):
         yield _bar(span, scale, y)
-    for mark in marks_of(trace, module):
+    for mark in marks_of(trace, module, end):
         yield _sign(mark, scale, y)
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 import attrs
 
 from trio_modules import App
-from trio_modules.testing._faults import Action, Fault, targets_of
+from trio_modules.testing._faults import Action, Fault, UnknownTarget, targets_of
 
 __all__ = ["FaultPlan"]
 
@@ -70,6 +70,15 @@ class FaultPlan:
         if not 0 <= self.calm < 1:
             raise ValueError(f"calm must be from 0 to below 1, got {self.calm!r}")
 
+    def __str__(self) -> str:
+        faults = f"[{', '.join(map(str, self.faults))}]"
+        given = [
+            f"{field.name}={faults if field.name == 'faults' else repr(getattr(self, field.name))}"
+            for field in attrs.fields(FaultPlan)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"FaultPlan({', '.join(given)})"
+
     def draw(self, app: App, seed: int, duration: float) -> tuple[Fault, ...]:
         """The faults of one simulation.
 
@@ -79,16 +88,18 @@ class FaultPlan:
             duration: the simulated time in seconds.
 
         Raises:
-            ValueError: if a pattern fits nothing of the app.
+            UnknownTarget: if a pattern fits nothing of the app.
         """
         targets = self._targets(app)
-        if self.every is None or not targets or not self.actions:
+        modules = self._modules(app, targets)
+        can_crash = "crash" in self.actions and modules
+        if self.every is None or not self.actions or not (targets or can_crash):
             return self.faults
         rng = random.Random(f"faults {seed}")
         drawn = []
         time = rng.expovariate(1 / self.every)
         while time < duration * (1 - self.calm):
-            drawn.append(self._draw_one(rng, rng.choice(targets), round(time, 3)))
+            drawn.append(self._draw_one(rng, targets, modules, round(time, 3)))
             time += rng.expovariate(1 / self.every)
         return (*self.faults, *drawn)
 
@@ -98,18 +109,27 @@ class FaultPlan:
             return [each for each in known if not any(part in each for part in _UNLESS_ASKED)]
         for pattern in self.targets:
             if not any(fnmatchcase(target, pattern) for target in known):
-                raise ValueError(
+                raise UnknownTarget(
                     f"targets must fit something of app {app.name!r}, got {pattern!r}; "
-                    f"it has {', '.join(known) or 'nothing declared'}"
+                    f"it has {', '.join(known) or 'nothing declared'}",
+                    pattern,
                 )
         return [each for each in known if any(fnmatchcase(each, one) for one in self.targets)]
 
-    def _draw_one(self, rng: random.Random, target: str, at: float) -> Fault:
-        action = rng.choice(self.actions)
+    def _modules(self, app: App, targets: list[str]) -> list[str]:
+        """The modules that can crash: all, or those of which something is to be struck."""
+        struck = {target.partition("/")[0] for target in targets}
+        return [name for name in app.modules if self.targets is None or name in struck]
+
+    def _draw_one(
+        self, rng: random.Random, targets: list[str], modules: list[str], at: float
+    ) -> Fault:
+        action = rng.choice(self.actions) if targets else "crash"
         length = round(rng.uniform(*self.outage), 3)
         once = rng.random() < 0.5
         if action == "crash":
-            return Fault(target.partition("/")[0], "crash", at=at)
+            return Fault(rng.choice(modules), "crash", at=at)
+        target = rng.choice(targets)
         if action in ("slow", "deaf"):
             return Fault(target, action, at=at, seconds=length)
         if action == "fail" and once:

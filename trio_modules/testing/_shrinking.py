@@ -19,6 +19,7 @@ __all__ = ["shrink"]
 _MOST_TRIALS = 200
 #: All trials together may take so many times the steps of the first simulation, and some.
 _TIMES, _SOME = 20, 500_000
+_SCALES = (0.25, 0.5, 0.75, 0.9)
 
 
 def shrink(case: Case, outcome: Outcome, run: Callable[[Case], Outcome]) -> tuple[Case, Outcome]:
@@ -63,12 +64,15 @@ class _Shrinking:
     # ------------------------------------------------------------ time
 
     def shorten(self) -> None:
-        """Cut the time after the failure; then let all come in half the time, again and again."""
-        found = math.ceil(self.outcome.violations[0].time + 0.001)
+        """Cut the time after the failure; then let all come sooner, again and again."""
+        found = float(math.ceil(self.outcome.violations[0].time + 0.001))
         if found < self.case.duration:
             self._try_duration(found, 1.0)
-        while self.case.duration > 1 and self._try_duration(self.case.duration / 2, 0.5):
+        while self.case.duration > 1 and any(map(self._try_scale, _SCALES)):
             pass
+
+    def _try_scale(self, scale: float) -> bool:
+        return self._try_duration(self.case.duration * scale, scale)
 
     def _try_duration(self, duration: float, scale: float) -> bool:
         sooner = [

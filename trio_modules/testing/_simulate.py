@@ -115,7 +115,7 @@ class SimulationResult:
     def replay(self) -> str:
         """The line that simulates this again."""
         args = [self._target, f"seed={self.seed}", f"duration={self.duration!r}"]
-        if self._plan is None:
+        if self._plan is None or self._plan.every is None:
             args.append(f"faults=[{', '.join(map(str, self.faults))}]")
         elif self._plan != FaultPlan():
             args.append(f"faults={self._plan}")
@@ -130,12 +130,17 @@ class SimulationResult:
             width: how many characters the time has.
             last: how many entries of the trace follow.
         """
-        return timeline(self.trace, tuple(self.modules), self.time, width, last)
+        return timeline(self.trace, tuple(self.modules), self._shown_until, width, last)
 
     def picture(self) -> str:
         """The run as an SVG: modules as rows, time across, states as colours, faults marked."""
         title = f"seed {self.seed}: {self.violations[0] if self.violations else 'no violation'}"
-        return picture(self.trace, tuple(self.modules), self.time, title)
+        return picture(self.trace, tuple(self.modules), self._shown_until, title)
+
+    @property
+    def _shown_until(self) -> float:
+        """What comes after the first violation is its shadow."""
+        return self.violations[0].time if self.violations else self.time
 
     def assert_ok(self) -> None:
         """Do nothing if no promise was broken.
@@ -170,6 +175,7 @@ def simulate(
     recovers_within: float | None = 3600.0,
     only: Iterable[str] = (),
     shrink: bool = True,
+    compare: bool = True,
 ) -> SimulationResult:
     """Run a service through days of outages, the same way for the same seed (ours).
 
@@ -195,30 +201,33 @@ def simulate(
             be online at the end; None for no such promise.
         only: names of modules; nothing but these and what they depend on is simulated.
         shrink: whether to look for a smaller simulation that fails, too.
+        compare: whether to run the first 3,000 steps twice, and see whether they are the same.
 
     Returns:
         what happened, and which promises were broken. `SimulationResult.assert_ok` raises for
         these.
 
     Raises:
-        ValueError: if an argument isn't usable, like a plan that names an unknown module.
+        UnknownTarget: if the faults name something that isn't there.
+        GraphError: if *only* does.
+        TypeError, ValueError: if another argument isn't usable.
         RealIO: if the service waits for the real world: a socket, a pipe, a thread.
-        NotDeterministic: if two simulations of the seed differ; the first 3,000 steps are always
-            compared, and the whole before something is made smaller.
+        NotDeterministic: if two simulations of the seed differ, where they are compared: in
+            their first steps and, before something is made smaller, as a whole.
         SimulationError: if *make_app* doesn't give an app.
 
     It calls ``trio.run``, so it isn't for use inside of one.
     """
     _check_numbers(seed, duration)
-    if faults is None:
-        faults = FaultPlan()
-    plan = faults if isinstance(faults, FaultPlan) else None
+    plan = FaultPlan() if faults is None else _as_plan(faults)
     with made(make_app) as app:
         chosen = _chosen(app, only)
-        drawn = faults.draw(app, seed, duration) if isinstance(faults, FaultPlan) else tuple(faults)
+        drawn = plan.draw(app, seed, duration)
         check_faults(app, drawn)
     case = Case(seed, float(duration), drawn, chosen, check, bugs, recovers_within)
-    outcome = _run_twice(make_app, case)
+    outcome = _run(make_app, case)
+    if compare:
+        _compare_beginnings(make_app, case, outcome)
     smaller: SimulationResult | None = None
     target = getattr(make_app, "__qualname__", "make_app")
     if outcome.violations and shrink:
@@ -235,6 +244,12 @@ def _check_numbers(seed: int, duration: float) -> None:
         raise ValueError(f"duration must be a number of seconds above 0, got {duration!r}")
 
 
+def _as_plan(faults: FaultPlan | Iterable[Fault]) -> FaultPlan:
+    if isinstance(faults, FaultPlan):
+        return faults
+    return FaultPlan(every=None, faults=faults)
+
+
 def _chosen(app: App, only: Iterable[str]) -> tuple[str, ...]:
     names = tuple(only)
     with app.only(*names):  # which looks for them
@@ -246,14 +261,11 @@ def _run(make_app: MakeApp, case: Case) -> Outcome:
         return run_case(app, case)
 
 
-def _run_twice(make_app: MakeApp, case: Case) -> Outcome:
-    """The outcome, and the beginning once more, to see whether it is the same."""
-    with made(make_app) as app:
-        outcome = run_case(app, case)
+def _compare_beginnings(make_app: MakeApp, case: Case, outcome: Outcome) -> None:
+    """Run the beginning once more, to see whether it is the same."""
     with made(make_app) as app:
         again = run_case(app, case, most_steps=KEPT_STEPS)
     _compare(_shown(outcome.first_steps), _shown(again.first_steps))
-    return outcome
 
 
 def _shown(steps: Iterable[tuple[float, str]]) -> list[str]:
@@ -269,7 +281,14 @@ def _compare(first: list[str], second: list[str]) -> None:
 
 
 def _compare_traces(first: Outcome, second: Outcome) -> None:
-    _compare([str(entry) for entry in first.trace], [str(entry) for entry in second.trace])
+    _compare(_brief(first.trace), _brief(second.trace))
+
+
+def _brief(trace: Iterable[TraceEntry]) -> list[str]:
+    return [
+        f"{entry.what} {entry.text!r} of {entry.module or 'the app'} at {entry.time:.6f} s"
+        for entry in trace
+    ]
 
 
 def _result(

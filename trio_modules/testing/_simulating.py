@@ -216,9 +216,9 @@ class _Simulation:
         return self._injector is not None and bool(self._injector.strikes)
 
     def _ending(self, left: BaseException | None) -> str:
-        if left is not None:
-            return f"ended: {said(left)}"
-        return f"ended: {self._app.shutdown_reason}"
+        if isinstance(left, trio.Cancelled):
+            return "ended: the simulation is over"
+        return f"ended: {self._app.shutdown_reason if left is None else said(left)}"
 
     def _may_pass(self, exc: BaseException) -> bool:
         """Whether it is the service's own affair: no cancellation, and no Ctrl-C but a fault's."""

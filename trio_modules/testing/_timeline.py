@@ -36,10 +36,10 @@ class Mark:
 
 
 def spans_of(trace: Iterable[TraceEntry], module: str, end: float) -> Iterator[Span]:
-    """The times of each status of a module, in order."""
+    """The times of each status of a module, in order, until *end*."""
     begin, status = 0.0, ""
     for entry in trace:
-        if entry.what == "status" and entry.module == module:
+        if entry.what == "status" and entry.module == module and entry.time <= end:
             if status:
                 yield Span(begin, entry.time, status)
             begin, status = entry.time, entry.text
@@ -47,10 +47,10 @@ def spans_of(trace: Iterable[TraceEntry], module: str, end: float) -> Iterator[S
         yield Span(begin, end, status)
 
 
-def marks_of(trace: Iterable[TraceEntry], module: str) -> Iterator[Mark]:
-    """What happens to a module, or with "" to the app as such."""
+def marks_of(trace: Iterable[TraceEntry], module: str, end: float) -> Iterator[Mark]:
+    """What happens to a module, or with "" to the app as such, until *end*."""
     for entry in trace:
-        if entry.module == module:
+        if entry.module == module and entry.time <= end:
             if entry.what in _MARKS:
                 yield Mark(entry.time, entry.what, entry.text)
             elif entry.what == "failure" and ":restarting" in entry.text:
@@ -66,14 +66,21 @@ def rows_of(trace: Iterable[TraceEntry], modules: Sequence[str]) -> list[str]:
 def timeline(
     trace: Sequence[TraceEntry], modules: Sequence[str], end: float, width: int, last: int
 ) -> str:
-    """The rows of all modules, an axis, a legend, and the last entries of the trace."""
+    """The rows of all modules, an axis, a legend, and the last entries before what is wrong."""
     rows = rows_of(trace, modules)
     margin = max(len(name) for name in (*rows, "-"))
     lines = [f"{name or '-':<{margin}} |{_row(trace, name, end, width)}|" for name in rows]
     until = shown_time(end)
     axis = f"{'':<{margin}} 0{until:>{width}}"
-    recent = [str(entry) for entry in trace[-last:]] if last else []
+    recent = [str(entry) for entry in _until_violation(trace)[-last:]] if last else []
     return "\n".join([*lines, axis, f"{'':<{margin}} {_LEGEND}", "", *recent])
+
+
+def _until_violation(trace: Sequence[TraceEntry]) -> Sequence[TraceEntry]:
+    for number, entry in enumerate(trace):
+        if entry.what == "violation":
+            return trace[: number + 1]
+    return trace
 
 
 def _row(trace: Sequence[TraceEntry], module: str, end: float, width: int) -> str:
@@ -83,6 +90,6 @@ def _row(trace: Sequence[TraceEntry], module: str, end: float, width: int) -> st
         first, behind = int(span.begin * scale), int(span.end * scale)
         for column in columns[first : max(behind, first) + 1]:
             column.add(_SIGNS.get(span.status, " "))
-    for mark in marks_of(trace, module):
+    for mark in marks_of(trace, module, end):
         columns[min(int(mark.time * scale), width - 1)].add(_MARKS[mark.what])
     return "".join(min(column, key=_RANKS.index) for column in columns)

@@ -105,6 +105,8 @@ class Watch(trio.abc.Instrument):
         self._unreported: dict[int, tuple[BaseException, _Place, str]] = {}
         self._owed: list[BaseException] = []
         self._tasks_before: set[trio.lowlevel.Task] = set()
+        self._has_changed = False
+        self._most_settling = 0
         self._runnable = 0
         self._instant = -1.0
         self._steps_then = 0
@@ -338,6 +340,9 @@ class Watch(trio.abc.Instrument):
             self.stop.cancel(reason="the service does real work")
         if self._receive_report is not None:
             self._look_at_reports()
+            if self._has_changed:
+                self._has_changed = False
+                self._check_counts()
             self._run_check()
 
     def _run_check(self) -> None:
@@ -369,11 +374,14 @@ class Watch(trio.abc.Instrument):
             return
 
     def _changed(self, changes: Iterable[Change]) -> None:
+        self._has_changed = True
         places = []
         for change in changes:
             if change.before is change.after:
                 self._failure_changed(change)
                 continue
+            if change.after is ModuleStatus.DEAD and change.before is _OFFLINE:
+                continue  # it has run before: in this process, not in this simulation
             self.note(change.module, "status", change.after.name)
             place = self._places.get(change.module)
             if place is None and change.module in self._app:
@@ -464,7 +472,8 @@ class Watch(trio.abc.Instrument):
                     text = f"counts of module {name!r} don't add up: {work}"
                     self.violation(name, "counts", text)
         limits = status.limits
-        if limits.restarts_settling > limits.max_concurrent_restarts:
+        self._most_settling = max(self._most_settling, limits.max_concurrent_restarts)
+        if limits.restarts_settling > self._most_settling:  # a limit that is lowered takes time
             text = f"{limits.restarts_settling} service workers settle at a time"
             self.violation("", "limits", text)
 
