@@ -176,6 +176,7 @@ class AppRun:
             events_of=self.events_of,
             rng=self._settings.rng,
             context=copy_context(),
+            changes=self._changes,
             failure_changed=self._failure_changed,
         )
 

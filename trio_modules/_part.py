@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from trio_modules._backoff import Restart
+from trio_modules._broadcast import Broadcast
 from trio_modules._elsewhere import Processes
 from trio_modules._events import BaseEvent
 from trio_modules._exceptions import ModuleOffline
@@ -27,7 +28,7 @@ from trio_modules._reporting import Reporter
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind, Seam
 from trio_modules._services import RestartGate, ServiceWorker
-from trio_modules._status import ModuleInfo, ModuleStatus, WorkCounts, WorkerInfo
+from trio_modules._status import Change, ModuleInfo, ModuleStatus, WorkCounts, WorkerInfo
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasktree import child_tasks
 from trio_modules._taskwork import DeclaredTask, ModuleTasks
@@ -57,6 +58,7 @@ class Host:
     processes: Processes
     rng: random.Random
     context: Context
+    changes: Broadcast[Change]
     failure_changed: Callable[[Part, FailureStatus, FailureStatus], None]
 
 
@@ -233,10 +235,6 @@ class Part:
     @property
     def timers(self) -> Timers:
         return self.hosted.timers
-
-    @property
-    def gate(self) -> RestartGate:
-        return self.hosted.gate
 
     @property
     def rng(self) -> random.Random:
