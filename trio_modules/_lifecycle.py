@@ -131,7 +131,7 @@ class Unit:
         self.leftover: StopError | None = None
         self.retry: Timer | None = None
         self.stop_timer: Timer | None = None
-        self.tickets: list[Ticket] | None = None
+        self.tickets: tuple[Ticket, ...] = ()
         self.on_wish: Callable[[], None] | None = None
         self.reason = ""
         self.began = 0.0
@@ -180,15 +180,14 @@ class Ticket:
         self.errors: list[Exception] = []
 
     def watch(self, units: Iterable[Unit]) -> None:
+        alone = (self,)  # one for the ten thousand units that nobody else waits for
         for unit in units:
             if unit.resting:
                 if unit.leftover is not None:
                     self.errors.append(unit.leftover)
                 continue
             self.left += 1
-            if unit.tickets is None:
-                unit.tickets = []
-            unit.tickets.append(self)
+            unit.tickets = (*unit.tickets, self) if unit.tickets else alone
         self.discharge()
 
     def discharge(self) -> None:
@@ -362,7 +361,7 @@ class Supervisor:
         for unit in [*units, *touched]:
             self._decide(unit)
         for unit in units:
-            if unit.tickets is not None:
+            if unit.tickets:
                 self._settle(unit)
 
     def _touch(self, unit: Unit) -> None:
@@ -588,9 +587,9 @@ class Supervisor:
 
     def _settle(self, unit: Unit, error: Exception | None = None) -> None:
         """Let those go who wait for this unit, if it is at rest."""
-        if unit.tickets is None or not unit.resting:
+        if not unit.tickets or not unit.resting:
             return
-        tickets, unit.tickets = unit.tickets, None
+        tickets, unit.tickets = unit.tickets, ()
         for ticket in tickets:
             if error is not None:
                 ticket.errors.append(error)
