@@ -601,9 +601,7 @@ class Life:
 
     @property
     def _reporter(self) -> Reporter:
-        reporter = self._module.workers.reporter
-        assert reporter is not None
-        return reporter
+        return self._module.workers.reporter
 
     @property
     def reason(self) -> str:

@@ -202,7 +202,7 @@ class Part:
         self.host = host
         self.unit = unit
         self.life = life
-        self.workers.reporter = host.reporter
+        self.workers.host = host
         self.workers.started = self.workers.ended = 0
         self._reach = None
         self._failures = None
@@ -221,7 +221,7 @@ class Part:
         """The app's run is over; the unit stays, for its status."""
         if self.events_made is not None:
             self.events_made.detach()
-        self.host = None
+        self.host = self.workers.host = None
         if self.tasks_made is not None:
             self.tasks_made.detach()
         self._keep_declared(("always",))

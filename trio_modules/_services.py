@@ -21,11 +21,11 @@ from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, is_ordinary, take_apart
-from trio_modules._seam import AnyAsyncFn, Seam
+from trio_modules._seam import AnyAsyncFn
 from trio_modules._status import Change
 from trio_modules._timers import Timers
 from trio_modules._util import check_async, check_call, check_count, check_seconds, shown
-from trio_modules._workers import Workers, WorkingModule
+from trio_modules._workers import Workers, WorkHost, WorkingModule
 
 if TYPE_CHECKING:
     import logging
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "RestartGate", "ServiceModule", "ServiceWorker", "supervise"]
 
 
-class ServiceHost(Protocol):
+class ServiceHost(WorkHost, Protocol):
     """What a running app hands to service workers."""
 
     @property
@@ -46,8 +46,6 @@ class ServiceHost(Protocol):
     def rng(self) -> random.Random: ...
     @property
     def changes(self) -> Broadcast[Change]: ...
-    @property
-    def seam(self) -> Seam: ...
 
 
 class ServiceModule(WorkingModule, Protocol):
@@ -337,7 +335,6 @@ class ServiceWorker:
 
     def _failed(self, exc: BaseException) -> float | None:
         workers = self._module.workers
-        assert workers.reporter is not None
         failure, is_all = (exc, True) if is_ordinary(exc) else self._taken_apart(exc)
         if failure is None:
             return None
@@ -356,14 +353,13 @@ class ServiceWorker:
                 self._show_restart(failure, now)
         if not raised:
             kind, severity = "service-worker", "info" if asked.quiet else "panic"
-            workers.reporter.caught(failure, self._module.name, self.name, kind, severity, now)
+            self._host.reporter.caught(failure, self._module.name, self.name, kind, severity, now)
         return delay
 
     def _taken_apart(self, exc: BaseException) -> tuple[BaseException | None, bool]:
         """What of *exc* is a failure, None for nothing, and whether that is all of it."""
         caught = take_apart(exc)
-        assert self._module.workers.reporter is not None
-        self._module.workers.reporter.pass_on(caught)
+        self._host.reporter.pass_on(caught)
         if caught.failure is None and caught.passing is not None and not caught.fatal:
             raise caught.passing
         return caught.failure, caught.passing is None

@@ -17,7 +17,7 @@ import trio
 from trio_modules._context import HasMainTask, current_owner, owner_var
 from trio_modules._exceptions import ModuleOffline, add_note
 from trio_modules._reporting import Reporter, asked_for, take_apart
-from trio_modules._seam import AnyAsyncFn, CallKind, SeamedModule
+from trio_modules._seam import AnyAsyncFn, CallKind, Seam, SeamedModule
 from trio_modules._status import ModuleStatus, WorkCounts
 from trio_modules._tasktree import format_thread
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
@@ -28,9 +28,18 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
     P = ParamSpec("P")
 
-__all__ = ["Guest", "Unborn", "Workers", "WorkingModule"]
+__all__ = ["Guest", "Unborn", "WorkHost", "Workers", "WorkingModule"]
 
 T = TypeVar("T")
+
+
+class WorkHost(Protocol):
+    """What a running app hands to the work of its modules."""
+
+    @property
+    def reporter(self) -> Reporter: ...
+    @property
+    def seam(self) -> Seam: ...
 
 
 class WorkingModule(HasMainTask, SeamedModule, Protocol):
@@ -71,6 +80,7 @@ class Workers:
     """The work of one module, in this and every other of its runs.
 
     Attributes:
+        host: what the running app hands out, None outside of one.
         open: whether work from outside is taken.
         nursery: the module's nursery while it has one.
         stop_began: when the present stop began, None before that.
@@ -84,10 +94,10 @@ class Workers:
         "_graced",
         "ended",
         "guests",
+        "host",
         "module",
         "nursery",
         "open",
-        "reporter",
         "started",
         "stop_began",
         "unborn",
@@ -95,7 +105,7 @@ class Workers:
 
     def __init__(self, module: WorkingModule) -> None:
         self.module = module
-        self.reporter: Reporter | None = None
+        self.host: WorkHost | None = None
         self.open = False
         self.nursery: trio.Nursery | None = None
         self.stop_began: float | None = None
@@ -105,6 +115,12 @@ class Workers:
         self.unborn: dict[Unborn, None] | None = None
         self._graced: dict[trio.CancelScope, float] | None = None
         self._all_left: trio.Event | None = None
+
+    @property
+    def reporter(self) -> Reporter:
+        """Who takes the reports of what goes wrong."""
+        assert self.host is not None
+        return self.host.reporter
 
     # ------------------------------------------------------------ who may bring work
 
@@ -148,7 +164,8 @@ class Workers:
         what: str,
     ) -> Coroutine[object, object, object]:
         """The call of a function, or of what others put in its place; *what* is for errors."""
-        if not self.module.seam.interceptors:
+        assert self.host is not None
+        if not self.host.seam.interceptors:
             return make_coroutine(async_fn, args, what)
         check_async(async_fn, what)
         check_call(async_fn, args, what)
@@ -188,7 +205,6 @@ class Workers:
         A genuine cancellation ends here, too, since this is the first thing that such a task
         runs: the nursery whose scope was cancelled would drop it in any case.
         """
-        assert self.reporter is not None
         caught = take_apart(exc)
         self.reporter.pass_on(caught)
         if caught.failure is not None:
@@ -196,7 +212,6 @@ class Workers:
 
     def report(self, failure: BaseException, name: str, kind: str = "worker") -> None:
         """Report what some work raised, unless it asks for the end of the module, and gets it."""
-        assert self.reporter is not None
         asked = asked_for(failure)
         if asked.module and self.module.crash(failure):
             return
@@ -283,7 +298,8 @@ class Workers:
         self, kind: CallKind, name: str, fn: Callable[P, Awaitable[T]]
     ) -> Callable[P, Awaitable[T]]:
         """What to call in the place of *fn*, this time."""
-        if not self.module.seam.interceptors:
+        assert self.host is not None
+        if not self.host.seam.interceptors:
             return fn
         return cast("Callable[P, Awaitable[T]]", self.module.around(kind, name, fn))
 
