@@ -34,7 +34,6 @@ from trio_modules._lifecycle import NO_TIME, Supervisor, Ticket, Unit
 from trio_modules._microtasks import Slots
 from trio_modules._part import Host, Part
 from trio_modules._reporting import Reporter, take_apart
-from trio_modules._reports import ModuleError
 from trio_modules._seam import Seam
 from trio_modules._services import RestartGate
 from trio_modules._status import Change, ModuleStatus
@@ -573,24 +572,13 @@ class AppRun:
         else:
             self._report(error, unit.name, "stop")
 
-    def crashed(self, unit: Unit, cause: BaseException | None, reported: bool) -> None:
+    def crashed(self, unit: Unit, cause: BaseException, reported: bool) -> None:
         """See `Watcher`."""
-        part = self.parts[unit.name]
-        if cause is None:
-            error = ModuleError(
-                "the module's nursery was cancelled, and not by the module",
-                module=unit.name,
-                task_name="nursery",
-                task_type="control",
-                time=trio.current_time(),
-            )
-            self.reporter.report(error)
-        elif not reported:
+        if not reported:
             inner = cause.__cause__ if isinstance(cause, StartError) else None
             self._report(inner or cause, unit.name, "crash")
         if self.reason is None and unit.wanted:
-            why = "its nursery was cancelled" if cause is None else shown(cause)
-            part.fail(FailureLevel.ERROR, "crashed", why)
+            self.parts[unit.name].fail(FailureLevel.ERROR, "crashed", shown(cause))
 
     def gave_up(self, unit: Unit, error: ModuleCrashed) -> None:
         """See `Watcher`."""

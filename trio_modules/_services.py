@@ -136,6 +136,7 @@ class ServiceWorker:
         restarts: how often it was restarted.
         last_error: its last exception, None before the first.
         since: when it entered its present state, on Trio's clock, in seconds.
+        interrupted: whether what is no `Exception` ended it.
     """
 
     __slots__ = (
@@ -153,6 +154,7 @@ class ServiceWorker:
         "_scope",
         "_tracker",
         "_wants_status",
+        "interrupted",
         "last_error",
         "name",
         "restarts",
@@ -186,6 +188,7 @@ class ServiceWorker:
         self._restart_on_return = restart_on_return
         self._wants_status = task_status
         self._ready = False
+        self.interrupted = False
         self._began = self.since
         self._cancelled = ""
         self._restart_asked = False
@@ -337,6 +340,7 @@ class ServiceWorker:
         caught = take_apart(exc)
         assert self._module.workers.reporter is not None
         self._module.workers.reporter.pass_on(caught)
+        self.interrupted = bool(caught.fatal)
         if caught.failure is None and caught.passing is not None and not caught.fatal:
             raise caught.passing
         return caught.failure, caught.passing is None
