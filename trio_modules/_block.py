@@ -133,6 +133,7 @@ class AppRun:
         self._host = self._make_host(app, events, seam)
         self._initial: frozenset[str] = frozenset()
         self._failing: str | None = None
+        self._outer_nursery: trio.Nursery
         self._root_nursery: trio.Nursery | None = None
         self._entering = True
         self._entered = trio.Event()
@@ -172,6 +173,7 @@ class AppRun:
             processes=self.processes,
             events=events,
             seam=seam,
+            has_within=self.has_within,
             events_of=self.events_of,
             rng=self._settings.rng,
             context=copy_context(),
@@ -231,6 +233,7 @@ class AppRun:
         """The whole life; *order* is a topological one, *wish* says what should run at first."""
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as outer:
+            self._outer_nursery = outer
             outer.start_soon(self._watch, name="watcher")
             outer.start_soon(self._root, order, wish, name=f"app {self._settings.name}")
             await self._sit_out(self._entered)
@@ -500,6 +503,8 @@ class AppRun:
 
     def fatal(self, exc: BaseException) -> None:
         """What no guard may keep has come up: it will leave the block, in order but soon."""
+        if any(known is exc for known in self._verdict.fatal):
+            return  # it has come by another way, too
         self._verdict.fatal.append(exc)
         if self.reason is None:
             self.request_shutdown(f"{type(exc).__name__} was raised")
@@ -619,6 +624,17 @@ class AppRun:
         assert self._root_task is not None
         lines += format_tree(self._root_task, "  ", mine)
         return "\n".join(lines)
+
+    def has_within(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task is the body's or was begun in the block, by whomever."""
+        if task is self.body_task:
+            return True
+        nursery = task.parent_nursery
+        while nursery is not None and nursery.parent_task is not self.body_task:
+            nursery = nursery.parent_task.parent_nursery
+        # Nurseries that this task had opened before it entered the block are outside of it.
+        found = self.body_task.child_nurseries
+        return nursery in found[found.index(self._outer_nursery) :]
 
     @property
     def ended(self) -> trio.Event:

@@ -475,7 +475,8 @@ async def supervise(
     Args:
         async_fn: the function, called with *args*.
         restart: how often and how soon; without limit by default.
-        on_failure: called with each exception before the backoff; may be async.
+        on_failure: called with each exception that is followed by another run, before the
+            backoff; may be async. The last one is raised instead.
         rng: where the backoff's jitter comes from; without it there is none that repeats.
 
     Returns:
