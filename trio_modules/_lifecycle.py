@@ -49,7 +49,7 @@ class Watcher(Protocol):
         """A first start failed; whether that ends the app."""
 
     def stop_failed(self, unit: Unit, error: StopError) -> None: ...
-    def crashed(self, unit: Unit, cause: BaseException | None, reported: bool) -> None: ...
+    def crashed(self, unit: Unit, cause: BaseException, reported: bool) -> None: ...
     def gave_up(self, unit: Unit, error: ModuleCrashed) -> None: ...
     def removed(self, unit: Unit) -> None: ...
     def all_stopped(self) -> None: ...
@@ -524,7 +524,10 @@ class Supervisor:
 
     def _judge(self, unit: Unit, ending: Ending) -> Exception | None:
         """What follows from the way the run ended; the error for whoever waits for the unit."""
+        if ending.interrupted:  # the shutdown that this begins is all that follows
+            unit.hold = "failed"
         if ending.crashed:
+            assert ending.cause is not None
             self._watcher.crashed(unit, ending.cause, ending.reported)
             self._retry_later(unit, ending.cause)
         elif ending.start_error is not None:
@@ -547,8 +550,8 @@ class Supervisor:
             return error
         return None
 
-    def _retry_later(self, unit: Unit, cause: BaseException | None) -> None:
-        if self.closing or not unit.wanted:
+    def _retry_later(self, unit: Unit, cause: BaseException) -> None:
+        if self.closing or not unit.wanted or unit.hold == "failed":
             return
         delay = unit.tracker.failed(unit.began, trio.current_time(), self._rng)
         if delay is not None:

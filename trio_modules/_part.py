@@ -54,6 +54,7 @@ class Host:
     slots: Slots
     events: EventRoom
     seam: Seam
+    has_within: Callable[[trio.lowlevel.Task], bool]
     events_of: Callable[[str], ModuleEvents | None]
     processes: Processes
     rng: random.Random
@@ -231,6 +232,9 @@ class Part:
         if self.host is None:
             raise ModuleOffline(self.name, self.status.name, "do this outside of a running app")
         return self.host
+
+    def has_within(self, task: trio.lowlevel.Task) -> bool:
+        return self.hosted.has_within(task)
 
     @property
     def timers(self) -> Timers:

@@ -41,6 +41,12 @@ class Caught:
     fatal: tuple[BaseException, ...]
     failure: BaseException | None
 
+    @property
+    def cancelled(self) -> trio.Cancelled | None:
+        """The first genuine `trio.Cancelled` in it."""
+        leaves = _leaves(self.passing)
+        return next((leaf for leaf in leaves if isinstance(leaf, trio.Cancelled)), None)
+
 
 def is_ordinary(exc: BaseException) -> bool:
     """Whether *exc* is a failure and nothing else at first sight, as nearly all are."""

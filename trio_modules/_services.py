@@ -145,6 +145,7 @@ class ServiceWorker:
         restarts: how often it was restarted.
         last_error: its last exception, None before the first.
         since: when it entered its present state, on Trio's clock, in seconds.
+        interrupted: whether what is no `Exception` ended it.
     """
 
     __slots__ = (
@@ -162,6 +163,7 @@ class ServiceWorker:
         "_scope",
         "_tracker",
         "_wants_status",
+        "interrupted",
         "last_error",
         "name",
         "restarts",
@@ -194,6 +196,7 @@ class ServiceWorker:
         self._restart_on_return = restart_on_return
         self._wants_status = task_status
         self._ready = False
+        self.interrupted = False
         self._began = self.since
         self._points = 0  # where its task was in Trio's count of its steps when the attempt began
         self._cancelled = ""
@@ -360,6 +363,7 @@ class ServiceWorker:
         """What of *exc* is a failure, None for nothing, and whether that is all of it."""
         caught = take_apart(exc)
         self._host.reporter.pass_on(caught)
+        self.interrupted = bool(caught.fatal)
         if caught.failure is None and caught.passing is not None and not caught.fatal:
             raise caught.passing
         return caught.failure, caught.passing is None
@@ -491,7 +495,8 @@ async def supervise(
     Args:
         async_fn: the function, called with *args*.
         restart: how often and how soon; without limit by default.
-        on_failure: called with each exception before the backoff; may be async.
+        on_failure: called with each exception that is followed by another run, before the
+            backoff; may be async. The last one is raised instead.
         rng: where the backoff's jitter comes from; without it there is none that repeats.
 
     Returns:

@@ -16,7 +16,7 @@ import trio
 
 from trio_modules._context import HasMainTask, current_owner, owner_var
 from trio_modules._exceptions import ModuleOffline, add_note
-from trio_modules._reporting import Reporter, asked_for, take_apart
+from trio_modules._reporting import Caught, Reporter, asked_for, take_apart
 from trio_modules._seam import AnyAsyncFn, CallKind, Seam, SeamedModule
 from trio_modules._status import ModuleStatus, WorkCounts
 from trio_modules._tasktree import format_thread
@@ -47,6 +47,9 @@ class WorkingModule(HasMainTask, SeamedModule, Protocol):
 
     @property
     def status(self) -> ModuleStatus: ...
+
+    def has_within(self, task: trio.lowlevel.Task) -> bool:
+        """Whether *task* is in the app's block, so that what it raises gets there by itself."""
 
     def crash(self, exc: BaseException) -> bool:
         """End the module because of *exc*; whether that raises it, so nobody has to report it."""
@@ -319,6 +322,9 @@ class Workers:
         except Exception as exc:
             add_note(exc, f"in {kind} {name!r} of module {self.module.name!r}")
             raise
+        except BaseException as exc:
+            self._pass_on(take_apart(exc))
+            raise
         finally:
             if token is not None:
                 owner_var.reset(token)
@@ -351,10 +357,16 @@ class Workers:
     def _turn_away(self, exc: BaseException, name: str) -> None:
         """Report what a guarded function raised; the task isn't ours, so the rest goes on."""
         caught = take_apart(exc)
+        self._pass_on(caught)
         if caught.failure is not None:
             self.report(caught.failure, name)
         if caught.passing is not None:
             raise caught.passing
+
+    def _pass_on(self, caught: Caught) -> None:
+        """What no guard may keep goes to the caller, and outside of the block to the app, too."""
+        if caught.fatal and not self.module.has_within(trio.lowlevel.current_task()):
+            self.reporter.pass_on(caught)
 
     def enter(self, name: str, what: str) -> Guest:
         """The calling task works for the module until `leave`; it is cancelled if not its own.
