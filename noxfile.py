@@ -16,6 +16,8 @@ SOAKED = [
     "tests/test_slots_stateful.py",
     "tests/test_events_stateful.py",
 ]
+# A test that hangs fails after so many seconds, long after faulthandler has shown its stacks.
+TIME_LIMIT = "--timeout=600"
 PYTHONS = nox.project.python_versions(PYPROJECT)
 
 
@@ -28,7 +30,7 @@ def install_package(session: nox.Session, group: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against the installed package; arguments after -- go to pytest."""
     install_package(session, "tests")
-    session.run("pytest", "-n", "auto", *session.posargs)
+    session.run("pytest", "-n", "auto", TIME_LIMIT, *session.posargs)
 
 
 @nox.session
@@ -36,7 +38,8 @@ def soak(session: nox.Session) -> None:
     """Run the random tests for long: far more services, and far more examples of each machine."""
     install_package(session, "tests")
     env = {"SOAK_EXAMPLES": "5000", "TRIO_MODULES_SERVICES": "10000"}
-    session.run("pytest", "-n", "auto", *(session.posargs or SOAKED), env=env)
+    unhurried = ("-o", "faulthandler_timeout=0")
+    session.run("pytest", "-n", "auto", *unhurried, *(session.posargs or SOAKED), env=env)
 
 
 @nox.session(python=PYTHONS)
@@ -54,7 +57,7 @@ def coverage(session: nox.Session) -> None:
     """Run the tests once and demand the branch coverage that pyproject.toml names."""
     install_package(session, "tests")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", TIME_LIMIT, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

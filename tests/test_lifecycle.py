@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+import trio.testing
 from lifecycle_helpers import (
     FOREVER,
     ONE_SHOT,
@@ -26,6 +27,8 @@ from lifecycle_helpers import (
     tasks_living,
     watching,
 )
+from support import deterministic_scheduling
+from trio.testing import MockClock
 
 from trio_modules import (
     App,
@@ -43,12 +46,10 @@ from trio_modules import (
 )
 
 if sys.version_info < (3, 11):
-    pass
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-
-    from trio.testing import MockClock
 
 OFFLINE, ONLINE = ModuleStatus.OFFLINE, ModuleStatus.ONLINE
 STARTING, STOPPING = ModuleStatus.STARTING, ModuleStatus.STOPPING
@@ -1742,3 +1743,180 @@ async def test_a_stray_cancelled_in_a_shielded_stop_function_is_a_failure(
             await trio.sleep(30)
         found = [report.exception async for report in reports]
     assert any(exc is stray for exc in found)
+
+
+# --- which error it is, when several things end at once ----------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_ends_the_nursery_is_why_the_start_failed(seed: int) -> None:
+    """and not that a worker with task_status was cancelled because of that before it was ready."""
+    error, errors = ValueError("bad"), list[BaseException | None]()
+
+    async def main() -> None:
+        db = Module("db")
+        db.on_start(by_child_later, db, error)
+
+        @db.service_worker
+        async def hold(task_status: object) -> None:
+            await trio.sleep_forever()
+
+        app = App(db)
+        async with app.reports() as reports:
+            errors.append((await error_at_start(app)).__cause__)
+            assert await drain(reports) == []
+
+    with deterministic_scheduling(seed):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert error in list(chain_of(errors[0]))
+
+
+async def by_child_later(module: Module, error: BaseException) -> None:
+    """Let the module's nursery fall a second from now."""
+    module.nursery.start_soon(raising(error, 1))
+    await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("holds", [False, True])
+async def test_a_cancelled_nursery_is_a_failed_start(
+    autojump_clock: MockClock, waits: bool, holds: bool
+) -> None:
+    """the module doesn't come online in it, and the error says who cancelled it and why."""
+    db = Module("db", restart=FOREVER)
+
+    @db.on_start
+    async def start() -> None:
+        db.nursery.cancel_scope.cancel(reason="no luck")
+        if waits:
+            await trio.sleep(1)
+
+    @db.service_worker
+    async def hold(task_status: trio.TaskStatus[None]) -> None:
+        if holds:
+            await trio.sleep(1)
+        task_status.started()
+
+    app = App(db)
+    async with app.changes() as changes:
+        error = await error_at_start(app)
+        assert not any(change.after is ONLINE for change in await drain(changes))
+    assert "'no luck' from task <Task 'db'>" in str(error)
+
+
+async def test_a_nursery_cancelled_in_the_step_of_the_last_started(
+    autojump_clock: MockClock,
+) -> None:
+    """what the module waited for has come, but it can't work any more."""
+    db = Module("db", restart=FOREVER)
+
+    @db.service_worker
+    async def hold(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        db.nursery.cancel_scope.cancel()
+
+    app = App(db)
+    async with app.changes() as changes:
+        await error_at_start(app)
+        assert not any(change.after is ONLINE for change in await drain(changes))
+
+
+async def test_a_stray_cancelled_of_a_child_says_so(autojump_clock: MockClock) -> None:
+    """Trio's nursery drops it, and everything else in it: the report names it and the task."""
+    db = Module("db", restart=FOREVER)
+    stray = await stray_cancelled()
+    app = App(db)
+    async with app.reports() as reports:
+        async with app:
+            db.nursery.start_soon(raising(stray), name="odd one")
+            await db.wait_status(OFFLINE)
+        (report,) = await drain(reports)
+    text = str(report.exception)
+    assert "child task raised exception Cancelled" in text
+    assert "from task <Task 'odd one'>" in text
+    assert report.severity == "panic"
+
+
+async def test_a_crash_by_cancellation_says_who_cancelled(autojump_clock: MockClock) -> None:
+    """beyond the budget, it is the cause of ModuleCrashed."""
+    db = Module("db", restart=ONE_SHOT)
+
+    @db.worker
+    async def cancel() -> None:
+        db.nursery.cancel_scope.cancel(reason="enough")
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(ModuleCrashed, match="'enough' from task <Task 'cancel'>"):
+        async with App(db):
+            await trio.sleep(1)
+
+
+# --- what is no Exception, while the body goes on ----------------------------------------------
+
+
+def interrupted(where: str, error: BaseException) -> Module:
+    """Return a module whose start ends with the error."""
+    db = Module("db", restart=Restart(backoff=Backoff(initial=1)))
+    if where == "start":
+        db.on_start(raising(error))
+    elif where == "child":
+        db.on_start(by_child_later, db, error)
+        db.on_start(trio.sleep, 5)
+    elif where == "service worker":
+
+        @db.service_worker
+        async def hold(task_status: object) -> None:
+            raise error
+
+    else:
+
+        @db.lifespan
+        async def span() -> AsyncGenerator[None]:
+            raise error
+            yield
+
+    return db
+
+
+async def enable(app: App, module: Module) -> None:
+    """Start a module of an app that runs."""
+    module.enable()
+    await app.manage()
+
+
+@pytest.mark.parametrize("where", ["start", "child", "service worker", "lifespan"])
+async def test_an_interrupted_start_is_no_failed_one(autojump_clock: MockClock, where: str) -> None:
+    """a module that is started later: its KeyboardInterrupt leaves, and nothing else is said."""
+    error = KeyboardInterrupt()
+    db = interrupted(where, error)
+    app = App(db, managed=True)
+    async with app.reports() as reports:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            async with app:
+                await enable(app, db)
+        assert await drain(reports) == []
+    assert caught.value is error
+    assert not hasattr(error, "__notes__")
+
+
+async def with_deaf_body(module: Module, error: BaseException) -> None:
+    """Let the module crash, and don't listen to what follows."""
+    module.nursery.start_soon(raising(error))
+    await stubborn(50)
+
+
+@pytest.mark.parametrize("besides", [(), (ValueError("bad"),)])
+async def test_an_interrupted_module_does_not_come_back(
+    autojump_clock: MockClock, besides: tuple[Exception, ...]
+) -> None:
+    """however long the body takes to end."""
+    trace = Trace()
+    db = trace.module("db", restart=FOREVER)
+    error = BaseExceptionGroup("all", [KeyboardInterrupt(), *besides])
+    app = App(db)
+    async with app.reports() as reports:
+        with pytest.raises(KeyboardInterrupt):
+            async with app:
+                await with_deaf_body(db, error)
+        assert len(await drain(reports)) == len(besides)
+    assert trace.only(".start", ".stop") == ["db.start", "db.stop"]

@@ -371,6 +371,44 @@ async def test_the_exit_is_forced_though_nobody_reads_stderr(
         assert await service.exit_code() == 1
 
 
+BUFFERED = """
+import logging, logging.handlers, os
+db = Module("db")
+app = App(db)
+log = logging.FileHandler(sys.argv[1])
+logging.getLogger("late").addHandler(logging.handlers.MemoryHandler(100, target=log))
+
+@db.on_stop
+async def stop():
+    logging.getLogger("late").warning("logged")
+    if sys.argv[2] == "blocked pipe":
+        sys.stdout = os.fdopen(os.pipe()[1], "w")
+        sys.stdout.write("x" * 1_000_000)
+    print("printed")
+    time.sleep(600)
+
+@db.worker
+async def end():
+    app.request_shutdown()
+
+sys.exit(run(app, shutdown_timeout=0.2))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("stdout", ["pipe", "blocked pipe"])
+async def test_a_forced_exit_writes_what_is_in_the_buffers(
+    program: Callable[[str], Path], tmp_path: Path, stdout: str
+) -> None:
+    """of stdout, of the logs; and it doesn't wait for a stdout that nobody reads."""
+    log = tmp_path / "log"
+    ended = await run_python(program(BUFFERED), log, stdout)
+    assert ended.code == 1
+    assert log.read_text() == "logged\n"
+    if stdout == "pipe":
+        assert ended.stdout == "printed\n"
+
+
 # --- the shutdown's time limit -----------------------------------------------------------------
 
 

@@ -708,6 +708,22 @@ async def test_settling_begins_with_the_restart(autojump_clock: MockClock) -> No
         assert dict(m.failures) == {}
 
 
+async def test_a_restart_without_delay_is_told_to_those_who_listen(
+    autojump_clock: MockClock,
+) -> None:
+    """Without backoff and settling the warning lasts no time, yet whoever hears changes sees it."""
+    m = Module("m")
+    script = Script(1.0)
+    async with App(m, restart_settle=0) as app, app.changes() as changes:
+        handle = m.start_service_worker(script.run, restart=NO_DELAY)
+        await trio.sleep(2)
+        assert script.begun == [0.0, 1.0]
+        assert (handle.restarts, handle.state, handle.since) == (1, "running", 1.0)
+        warned, resolved = changes.receive_nowait(), changes.receive_nowait()
+    assert (warned.failure_after.id, warned.time) == ("run:restarting", 1.0)
+    assert (resolved.failure_before.id, resolved.failure_after.id) == ("run:restarting", "")
+
+
 async def test_ending_resolves_the_warning(autojump_clock: MockClock) -> None:
     """a restarted worker that returns or is cancelled takes its warning with it."""
     m = Module("m")

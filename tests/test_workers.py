@@ -30,7 +30,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
@@ -1506,6 +1506,72 @@ async def test_a_base_exception_in_guarded(autojump_clock: MockClock) -> None:
     async with App(m):
         with pytest.raises(SystemExit) as caught:
             await m.guarded(fail)(leaving)
+        assert caught.value is leaving
+
+
+def by_run_worker(module: Module, error: BaseException) -> Callable[[], Awaitable[None]]:
+    return partial(module.run_worker, fail, error)
+
+
+def by_guarded(module: Module, error: BaseException) -> Callable[[], Awaitable[None]]:
+    return partial(module.guarded(fail), error)
+
+
+@pytest.mark.parametrize("call", [by_run_worker, by_guarded])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_base_exception_outside_of_the_block(
+    autojump_clock: MockClock,
+    call: Callable[[Module, BaseException], Callable[[], Awaitable[None]]],
+    grouped: bool,
+) -> None:
+    """it goes to its caller, who keeps it here, and begins the shutdown all the same."""
+    m = Module("m")
+    app = App(m)
+    leaving = SystemExit(3)
+    error = BaseExceptionGroup("one", [leaving]) if grouped else leaving
+
+    async def outsider() -> None:
+        await m.wait_online()
+        with pytest.raises((SystemExit, BaseExceptionGroup)) as got:
+            await call(m, error)()
+        assert list(leaves(got.value)) == [leaving]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outsider)
+        with pytest.raises(SystemExit) as caught:
+            async with app:
+                await trio.sleep_forever()
+        assert caught.value is leaving
+
+
+@pytest.mark.parametrize("call", [by_run_worker, by_guarded])
+async def test_a_base_exception_that_comes_twice(
+    autojump_clock: MockClock,
+    call: Callable[[Module, BaseException], Callable[[], Awaitable[None]]],
+) -> None:
+    """one that its caller lets into the block by another way still leaves bare."""
+    m = Module("m")
+    leaving = SystemExit(3)
+    mailbox: list[BaseException] = []
+
+    async def outsider() -> None:
+        await m.wait_online()
+        try:
+            await call(m, leaving)()
+        except SystemExit as exc:
+            mailbox.append(exc)
+
+    async def body() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise mailbox[0]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outsider)
+        with pytest.raises(SystemExit) as caught:
+            async with App(m):
+                await body()
         assert caught.value is leaving
 
 

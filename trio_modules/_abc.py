@@ -19,9 +19,10 @@ class Ending:
     Attributes:
         start_error: why it never came online, None if it did or was told to stop before.
         crashed: whether it left ONLINE by itself.
-        cause: the exception that made it crash; None if its nursery was cancelled.
+        cause: the exception that made it crash.
         reported: whether the cause has been reported already.
         failures: what else went wrong while it stopped.
+        interrupted: whether what is no `Exception` ended it; the app shuts down because of that.
     """
 
     start_error: StartError | None = None
@@ -29,6 +30,7 @@ class Ending:
     cause: BaseException | None = None
     reported: bool = False
     failures: tuple[BaseException, ...] = ()
+    interrupted: bool = False
 
 
 class Startable(Protocol):

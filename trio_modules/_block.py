@@ -34,7 +34,6 @@ from trio_modules._lifecycle import NO_TIME, Supervisor, Ticket, Unit
 from trio_modules._microtasks import Slots
 from trio_modules._part import Host, Part
 from trio_modules._reporting import Reporter, take_apart
-from trio_modules._reports import ModuleError
 from trio_modules._seam import Seam
 from trio_modules._services import RestartGate
 from trio_modules._status import Change, ModuleStatus
@@ -134,6 +133,7 @@ class AppRun:
         self._host = self._make_host(app, events, seam)
         self._initial: frozenset[str] = frozenset()
         self._failing: str | None = None
+        self._outer_nursery: trio.Nursery
         self._root_nursery: trio.Nursery | None = None
         self._entering = True
         self._entered = trio.Event()
@@ -173,9 +173,11 @@ class AppRun:
             processes=self.processes,
             events=events,
             seam=seam,
+            has_within=self.has_within,
             events_of=self.events_of,
             rng=self._settings.rng,
             context=copy_context(),
+            changes=self._changes,
             failure_changed=self._failure_changed,
         )
 
@@ -232,6 +234,7 @@ class AppRun:
         """The whole life; *order* is a topological one, *wish* says what should run at first."""
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as outer:
+            self._outer_nursery = outer
             outer.start_soon(self._watch, name="watcher")
             outer.start_soon(self._root, order, wish, name=f"app {self._settings.name}")
             await self._sit_out(self._entered)
@@ -501,6 +504,8 @@ class AppRun:
 
     def fatal(self, exc: BaseException) -> None:
         """What no guard may keep has come up: it will leave the block, in order but soon."""
+        if any(known is exc for known in self._verdict.fatal):
+            return  # it has come by another way, too
         self._verdict.fatal.append(exc)
         if self.reason is None:
             self.request_shutdown(f"{type(exc).__name__} was raised")
@@ -573,24 +578,13 @@ class AppRun:
         else:
             self._report(error, unit.name, "stop")
 
-    def crashed(self, unit: Unit, cause: BaseException | None, reported: bool) -> None:
+    def crashed(self, unit: Unit, cause: BaseException, reported: bool) -> None:
         """See `Watcher`."""
-        part = self.parts[unit.name]
-        if cause is None:
-            error = ModuleError(
-                "the module's nursery was cancelled, and not by the module",
-                module=unit.name,
-                task_name="nursery",
-                task_type="control",
-                time=trio.current_time(),
-            )
-            self.reporter.report(error)
-        elif not reported:
+        if not reported:
             inner = cause.__cause__ if isinstance(cause, StartError) else None
             self._report(inner or cause, unit.name, "crash")
         if self.reason is None and unit.wanted:
-            why = "its nursery was cancelled" if cause is None else shown(cause)
-            part.fail(FailureLevel.ERROR, "crashed", why)
+            self.parts[unit.name].fail(FailureLevel.ERROR, "crashed", shown(cause))
 
     def gave_up(self, unit: Unit, error: ModuleCrashed) -> None:
         """See `Watcher`."""
@@ -631,6 +625,17 @@ class AppRun:
         assert self._root_task is not None
         lines += format_tree(self._root_task, "  ", mine)
         return "\n".join(lines)
+
+    def has_within(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task is the body's or was begun in the block, by whomever."""
+        if task is self.body_task:
+            return True
+        nursery = task.parent_nursery
+        while nursery is not None and nursery.parent_task is not self.body_task:
+            nursery = nursery.parent_task.parent_nursery
+        # Nurseries that this task had opened before it entered the block are outside of it.
+        found = self.body_task.child_nurseries
+        return nursery in found[found.index(self._outer_nursery) :]
 
     @property
     def ended(self) -> trio.Event:

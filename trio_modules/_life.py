@@ -10,6 +10,8 @@ may hold a nursery over its yield.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Protocol
 
@@ -19,7 +21,7 @@ from trio_modules._abc import Ending
 from trio_modules._context import HasMainTask, owner_var
 from trio_modules._exceptions import BaseExceptionGroup, StartError
 from trio_modules._lifecycle import Supervisor, Unit
-from trio_modules._reporting import Reporter, take_apart
+from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
@@ -34,6 +36,7 @@ __all__ = ["Life", "LivingModule"]
 AsyncFn = Callable[[], Awaitable[object]]
 
 _WELL = Ending()
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class LivingModule(HasMainTask, Protocol):
@@ -76,6 +79,8 @@ class _Extras:
         start_timer: set while the start waits for something.
         timed_out, waiting: whether the start ran out of time, and where everything was then.
         cause, reported: why it crashed or did not start, and whether that is reported.
+        cancelled: what was said of the cancellation that ended it, if no exception did.
+        interrupted: whether what is no `Exception` ended it, so that the app shuts down.
         failures: what else went wrong.
         holding: the service workers whose readiness the start waits for.
         interruptible: what is cancelled when the stop begins.
@@ -85,12 +90,14 @@ class _Extras:
     """
 
     __slots__ = (
+        "cancelled",
         "cause",
         "entry_scope",
         "exit_scope",
         "expired",
         "failures",
         "holding",
+        "interrupted",
         "interruptible",
         "late",
         "late_timer",
@@ -103,7 +110,8 @@ class _Extras:
 
     def __init__(self) -> None:
         self.cause: BaseException | None = None
-        self.reported = self.timed_out = self.expired = False
+        self.reported = self.timed_out = self.expired = self.interrupted = False
+        self.cancelled = ""
         self.failures: tuple[BaseException, ...] = ()
         self.holding: set[ServiceWorker] = set()
         self.interruptible: dict[trio.CancelScope, None] = {}
@@ -245,8 +253,8 @@ class Life:
                     trio.lowlevel.current_task().custom_sleep_data = self
                     try:
                         await trio.lowlevel.wait_task_rescheduled(_give_up)
-                    except trio.Cancelled:
-                        self._fell()
+                    except trio.Cancelled as exc:
+                        self._fell(exc)
                         raise
                     if self._module.workers.busy:
                         await self._drain()
@@ -310,22 +318,26 @@ class Life:
             if self._turn or not await self._call("start", callable_name(fn), fn):
                 return False
         self._completed = True
+        try:
+            await self._begin_and_hold()
+        except trio.Cancelled as exc:
+            if not self._over:
+                self._did_not_start(take_apart(exc))
+            self._cancel_work()  # what isn't in the nursery has to hear of it, too
+            raise
+        return not self._over
+
+    async def _begin_and_hold(self) -> None:
+        """Begin the declared work and wait until it is ready, unless all has been cancelled."""
         if self._turn:
-            return False
+            return
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._begin_declared_work()
         while self._extras.holding and not self._over:
             self._arm_start()
-            await self._park_starting()
-        return not self._over
-
-    async def _park_starting(self) -> None:
-        try:
             await self._park()
-        except trio.Cancelled:
-            if not self._over:
-                self._fail(None)
-            self._cancel_work()  # what isn't in the nursery has to hear of it, too
-            raise
+        if not self._over:
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     def _begin_declared_work(self) -> None:
         holding = self._module.begin_declared_work()
@@ -358,13 +370,20 @@ class Life:
             caught = take_apart(exc)
             self._reporter.pass_on(caught)
             if not self._turn:
-                self._fail(caught.failure)
+                self._did_not_start(caught)
             elif caught.failure is not None:
                 self._keep(caught.failure)
             return False
         finally:
             self.function_runs = False
         return True
+
+    def _did_not_start(self, caught: Caught) -> None:
+        if caught.fatal:
+            self._with_extras().interrupted = True
+        if caught.cancelled is not None:
+            self._with_extras().cancelled = _described(caught.cancelled)
+        self._fail(caught.failure)
 
     def _fail(self, cause: BaseException | None) -> None:
         """The start failed: undo it. The cause may still be on its way, in the nursery."""
@@ -402,7 +421,12 @@ class Life:
 
     def service_ended(self, worker: ServiceWorker) -> None:
         """A service worker has ended; one that was never ready makes the start fail."""
-        if self._extras.holding and worker in self._extras.holding and not self._over:
+        if not self._extras.holding or worker not in self._extras.holding or self._over:
+            return
+        if worker.interrupted:
+            self._extras.interrupted = True
+            self._fail(None)
+        elif trio.current_effective_deadline() > -math.inf:  # else something else ends the start
             self._fail(
                 RuntimeError(
                     f"service worker {worker.name!r} ended before it called task_status.started()"
@@ -424,9 +448,10 @@ class Life:
         self._keep(exc)
         return True
 
-    def _fell(self) -> None:
+    def _fell(self, exc: trio.Cancelled) -> None:
         """The scope that the module's own task waits in was cancelled: by itself, or by a crash."""
         if not self._turn and not self._crashed:
+            self._with_extras().cancelled = _described(exc)
             self._fall("its nursery or a lifespan of it was cancelled")
         else:  # what isn't in the nursery has to hear of it, too
             self._cancel_work()
@@ -543,9 +568,9 @@ class Life:
         caught = take_apart(_unwrapped(exc))
         self._reporter.pass_on(caught)
         failure = caught.failure
+        if caught.fatal:
+            self._with_extras().interrupted = True
         if failure is None:
-            if caught.fatal:
-                self._crashed = False  # the shutdown that it begins is all that follows
             return
         if (
             (self._crashed or self._failed)
@@ -577,18 +602,30 @@ class Life:
     def _ending(self) -> Ending:
         if not (self._failed or self._crashed or self._extras.failures):
             return _WELL
-        start_error = None
-        if self._failed:
-            timeout = self.start_timeout if self._extras.timed_out else None
-            start_error = StartError(self._module.name, "start", self._extras.waiting, timeout)
-            start_error.__cause__ = self._extras.cause
+        cause = self._cause()
         return Ending(
-            start_error=start_error,
-            crashed=self._crashed,
-            cause=self._extras.cause,
+            start_error=self._start_error(cause) if self._failed else None,
+            crashed=self._crashed and cause is not None,
+            cause=cause,
             reported=self._extras.reported,
             failures=self._extras.failures,
+            interrupted=self._extras.interrupted,
         )
+
+    def _cause(self) -> BaseException | None:
+        """What made it crash or fail to start; None if it ran out of time or was interrupted."""
+        extras = self._extras
+        if extras.cause is not None or extras.interrupted or extras.timed_out:
+            return extras.cause
+        return RuntimeError(f"the module's nursery, or a scope around it, was {extras.cancelled}")
+
+    def _start_error(self, cause: BaseException | None) -> StartError | None:
+        if cause is None and self._extras.interrupted:
+            return None
+        timeout = self.start_timeout if self._extras.timed_out else None
+        error = StartError(self._module.name, "start", self._extras.waiting, timeout)
+        error.__cause__ = cause
+        return error
 
     def closed(self) -> None:
         """See `Startable`."""
@@ -601,9 +638,7 @@ class Life:
 
     @property
     def _reporter(self) -> Reporter:
-        reporter = self._module.workers.reporter
-        assert reporter is not None
-        return reporter
+        return self._module.workers.reporter
 
     @property
     def reason(self) -> str:
@@ -669,6 +704,11 @@ class Life:
 
 def _give_up(_: object) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.SUCCEEDED
+
+
+def _described(exc: trio.Cancelled) -> str:
+    """Who cancelled what, and why, in Trio's words; without addresses, which differ in each run."""
+    return _ADDRESS.sub("", str(exc))
 
 
 def _unwrapped(exc: BaseException) -> BaseException:

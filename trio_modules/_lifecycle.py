@@ -49,7 +49,7 @@ class Watcher(Protocol):
         """A first start failed; whether that ends the app."""
 
     def stop_failed(self, unit: Unit, error: StopError) -> None: ...
-    def crashed(self, unit: Unit, cause: BaseException | None, reported: bool) -> None: ...
+    def crashed(self, unit: Unit, cause: BaseException, reported: bool) -> None: ...
     def gave_up(self, unit: Unit, error: ModuleCrashed) -> None: ...
     def removed(self, unit: Unit) -> None: ...
     def all_stopped(self) -> None: ...
@@ -131,7 +131,7 @@ class Unit:
         self.leftover: StopError | None = None
         self.retry: Timer | None = None
         self.stop_timer: Timer | None = None
-        self.tickets: list[Ticket] | None = None
+        self.tickets: tuple[Ticket, ...] = ()
         self.on_wish: Callable[[], None] | None = None
         self.reason = ""
         self.began = 0.0
@@ -180,15 +180,14 @@ class Ticket:
         self.errors: list[Exception] = []
 
     def watch(self, units: Iterable[Unit]) -> None:
+        alone = (self,)  # one for the ten thousand units that nobody else waits for
         for unit in units:
             if unit.resting:
                 if unit.leftover is not None:
                     self.errors.append(unit.leftover)
                 continue
             self.left += 1
-            if unit.tickets is None:
-                unit.tickets = []
-            unit.tickets.append(self)
+            unit.tickets = (*unit.tickets, self) if unit.tickets else alone
         self.discharge()
 
     def discharge(self) -> None:
@@ -362,7 +361,7 @@ class Supervisor:
         for unit in [*units, *touched]:
             self._decide(unit)
         for unit in units:
-            if unit.tickets is not None:
+            if unit.tickets:
                 self._settle(unit)
 
     def _touch(self, unit: Unit) -> None:
@@ -525,7 +524,10 @@ class Supervisor:
 
     def _judge(self, unit: Unit, ending: Ending) -> Exception | None:
         """What follows from the way the run ended; the error for whoever waits for the unit."""
+        if ending.interrupted:  # the shutdown that this begins is all that follows
+            unit.hold = "failed"
         if ending.crashed:
+            assert ending.cause is not None
             self._watcher.crashed(unit, ending.cause, ending.reported)
             self._retry_later(unit, ending.cause)
         elif ending.start_error is not None:
@@ -548,8 +550,8 @@ class Supervisor:
             return error
         return None
 
-    def _retry_later(self, unit: Unit, cause: BaseException | None) -> None:
-        if self.closing or not unit.wanted:
+    def _retry_later(self, unit: Unit, cause: BaseException) -> None:
+        if self.closing or not unit.wanted or unit.hold == "failed":
             return
         delay = unit.tracker.failed(unit.began, trio.current_time(), self._rng)
         if delay is not None:
@@ -588,9 +590,9 @@ class Supervisor:
 
     def _settle(self, unit: Unit, error: Exception | None = None) -> None:
         """Let those go who wait for this unit, if it is at rest."""
-        if unit.tickets is None or not unit.resting:
+        if not unit.tickets or not unit.resting:
             return
-        tickets, unit.tickets = unit.tickets, None
+        tickets, unit.tickets = unit.tickets, ()
         for ticket in tickets:
             if error is not None:
                 ticket.errors.append(error)

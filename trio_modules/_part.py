@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from trio_modules._backoff import Restart
+from trio_modules._broadcast import Broadcast
 from trio_modules._elsewhere import Processes
 from trio_modules._events import BaseEvent
 from trio_modules._exceptions import ModuleOffline
@@ -27,7 +28,7 @@ from trio_modules._reporting import Reporter
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind, Seam
 from trio_modules._services import RestartGate, ServiceWorker
-from trio_modules._status import ModuleInfo, ModuleStatus, WorkCounts, WorkerInfo
+from trio_modules._status import Change, ModuleInfo, ModuleStatus, WorkCounts, WorkerInfo
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasktree import child_tasks
 from trio_modules._taskwork import DeclaredTask, ModuleTasks
@@ -53,10 +54,12 @@ class Host:
     slots: Slots
     events: EventRoom
     seam: Seam
+    has_within: Callable[[trio.lowlevel.Task], bool]
     events_of: Callable[[str], ModuleEvents | None]
     processes: Processes
     rng: random.Random
     context: Context
+    changes: Broadcast[Change]
     failure_changed: Callable[[Part, FailureStatus, FailureStatus], None]
 
 
@@ -200,7 +203,7 @@ class Part:
         self.host = host
         self.unit = unit
         self.life = life
-        self.workers.reporter = host.reporter
+        self.workers.host = host
         self.workers.started = self.workers.ended = 0
         self._reach = None
         self._failures = None
@@ -219,7 +222,7 @@ class Part:
         """The app's run is over; the unit stays, for its status."""
         if self.events_made is not None:
             self.events_made.detach()
-        self.host = None
+        self.host = self.workers.host = None
         if self.tasks_made is not None:
             self.tasks_made.detach()
         self._keep_declared(("always",))
@@ -230,13 +233,12 @@ class Part:
             raise ModuleOffline(self.name, self.status.name, "do this outside of a running app")
         return self.host
 
+    def has_within(self, task: trio.lowlevel.Task) -> bool:
+        return self.hosted.has_within(task)
+
     @property
     def timers(self) -> Timers:
         return self.hosted.timers
-
-    @property
-    def gate(self) -> RestartGate:
-        return self.hosted.gate
 
     @property
     def rng(self) -> random.Random:

@@ -41,6 +41,12 @@ class Caught:
     fatal: tuple[BaseException, ...]
     failure: BaseException | None
 
+    @property
+    def cancelled(self) -> trio.Cancelled | None:
+        """The first genuine `trio.Cancelled` in it."""
+        leaves = _leaves(self.passing)
+        return next((leaf for leaf in leaves if isinstance(leaf, trio.Cancelled)), None)
+
 
 def is_ordinary(exc: BaseException) -> bool:
     """Whether *exc* is a failure and nothing else at first sight, as nearly all are."""
@@ -123,7 +129,7 @@ class Reporter:
 
     def __init__(self, *, stderr: bool, fatal: Callable[[BaseException], None]) -> None:
         self.readers: Broadcast[ModuleError] = Broadcast()
-        self._last: ModuleError | tuple[str, str, str, str, str, BaseException, float] | None = None
+        self._last: ModuleError | tuple[str, str, str, str, BaseException, float] | None = None
         self.reported = 0
         self._stderr = stderr
         self._loggers: dict[str, logging.Logger] = {}
@@ -165,16 +171,14 @@ class Reporter:
         task_name: str,
         task_type: str,
         severity: str = "panic",
-        message: str | None = None,
         now: float | None = None,
     ) -> None:
         """Report an exception of user code.
 
         The report is made when somebody reads it: an outage may bring thousands that nobody does.
         """
-        message = shown(exc) if message is None else message
         now = trio.current_time() if now is None else now
-        self._last = (message, module, task_name, task_type, severity, exc, now)
+        self._last = (module, task_name, task_type, severity, exc, now)
         self.reported += 1
         level = _LEVELS.get(severity, logging.ERROR)
         if self._stderr or self.readers or self._logger(module).isEnabledFor(level):
@@ -186,7 +190,8 @@ class Reporter:
     def last_error(self) -> ModuleError | None:
         """The newest report of this run, None before the first."""
         if isinstance(self._last, tuple):
-            self._last = ModuleError(*self._last)
+            exc = self._last[4]
+            self._last = ModuleError(shown(exc), *self._last)
         return self._last
 
     def pass_on(self, caught: Caught) -> None:

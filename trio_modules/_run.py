@@ -323,6 +323,9 @@ class _Program:
         sys.setswitchinterval(_PROMPTLY)
         _write(f"{why}: forcing the exit\n")
         _with_patience(lambda: _write_all(f"{self._tree()}\n{self._thread_stack()}\n"))
+        # What an exit would have written; whoever is blocked while writing may hold the locks.
+        for flush in (_flush_output, logging.shutdown):
+            _with_patience(flush)
         os._exit(1)
 
     def _tree(self) -> str:
@@ -347,6 +350,12 @@ def _with_patience(fn: Callable[[], None]) -> None:
     thread = threading.Thread(target=fn, name="stderr", daemon=True)
     thread.start()
     thread.join(_PATIENCE)
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, missing, or not a file at all
+            stream.flush()
 
 
 def _write_all(text: str) -> None:

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import trio
 
 from trio_modules._backoff import Restart, RestartTracker
+from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, is_ordinary, take_apart
 from trio_modules._seam import AnyAsyncFn
+from trio_modules._status import Change
 from trio_modules._timers import Timers
 from trio_modules._util import check_async, check_call, check_count, check_seconds, shown
-from trio_modules._workers import Workers, WorkingModule
+from trio_modules._workers import Workers, WorkHost, WorkingModule
 
 if TYPE_CHECKING:
     import logging
@@ -35,6 +37,17 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "RestartGate", "ServiceModule", "ServiceWorker", "supervise"]
 
 
+class ServiceHost(WorkHost, Protocol):
+    """What a running app hands to service workers."""
+
+    @property
+    def gate(self) -> RestartGate: ...
+    @property
+    def rng(self) -> random.Random: ...
+    @property
+    def changes(self) -> Broadcast[Change]: ...
+
+
 class ServiceModule(WorkingModule, Protocol):
     """What a service worker has to know of its module."""
 
@@ -43,11 +56,7 @@ class ServiceModule(WorkingModule, Protocol):
     @property
     def workers(self) -> Workers: ...
     @property
-    def timers(self) -> Timers: ...
-    @property
-    def gate(self) -> RestartGate: ...
-    @property
-    def rng(self) -> random.Random: ...
+    def hosted(self) -> ServiceHost: ...
 
     def service_ready(self, worker: ServiceWorker) -> None: ...
     def service_ended(self, worker: ServiceWorker) -> None: ...
@@ -136,6 +145,7 @@ class ServiceWorker:
         restarts: how often it was restarted.
         last_error: its last exception, None before the first.
         since: when it entered its present state, on Trio's clock, in seconds.
+        interrupted: whether what is no `Exception` ended it.
     """
 
     __slots__ = (
@@ -144,15 +154,16 @@ class ServiceWorker:
         "_cancelled",
         "_done",
         "_fn",
-        "_gate",
+        "_host",
         "_module",
+        "_points",
         "_ready",
         "_restart_asked",
         "_restart_on_return",
-        "_rng",
         "_scope",
         "_tracker",
         "_wants_status",
+        "interrupted",
         "last_error",
         "name",
         "restarts",
@@ -178,15 +189,16 @@ class ServiceWorker:
         self.since = trio.current_time()
         self.task: trio.lowlevel.Task | None = None
         self._module = module
-        self._gate = module.gate
-        self._rng = module.rng
+        self._host = module.hosted
         self._fn = async_fn
         self._args = args
         self._tracker = RestartTracker(restart)
         self._restart_on_return = restart_on_return
         self._wants_status = task_status
         self._ready = False
+        self.interrupted = False
         self._began = self.since
+        self._points = 0  # where its task was in Trio's count of its steps when the attempt began
         self._cancelled = ""
         self._restart_asked = False
         self._scope: trio.CancelScope | None = None
@@ -267,12 +279,13 @@ class ServiceWorker:
 
         The delay before the next one, if that needs a new scope; None at the end.
         """
+        assert self.task is not None
+        if delay is not None:
+            await self._pause(delay)
+        self._began = self.since = trio.current_time()
         while True:
-            if delay is not None:
-                await self._pause(delay)
-            self._began = self.since = trio.current_time()
-            self.state = "running"
             self._restart_asked = False
+            self._points = self.task._schedule_points
             try:
                 await self._call()
             except BaseException as exc:
@@ -281,12 +294,25 @@ class ServiceWorker:
                 delay = self._returned()
             if delay is None or self._restart_asked:
                 return delay
+            if self._goes_on_at_once(delay):
+                self.restarts += 1
+                self._settled(self.restarts)
+            else:
+                await self._pause(delay)
+                self._began = self.since = trio.current_time()
+
+    def _goes_on_at_once(self, delay: float) -> bool:
+        """Whether nothing is to be waited for after an attempt that has let others run."""
+        if delay or self._host.gate.settle:
+            return False
+        assert self.task is not None
+        return self.task._schedule_points != self._points  # else it could spin
 
     def _call(self) -> Awaitable[object]:
         fn = self._fn
         if isinstance(fn, Grid):  # its beats are the calls
             return fn(self._around)
-        if self._module.seam.interceptors:
+        if self._host.seam.interceptors:
             fn = self._around(fn)
         if self._wants_status:
             return fn(*self._args, task_status=self)
@@ -303,7 +329,7 @@ class ServiceWorker:
         if self._restart_asked:  # it returned before it noticed
             return 0.0
         if self._restart_on_return:
-            return self._tracker.policy.backoff.delay(1, self._rng)
+            return self._tracker.policy.backoff.delay(1, self._host.rng)
         self._say_end("returned")
         return None
 
@@ -312,51 +338,49 @@ class ServiceWorker:
 
     def _failed(self, exc: BaseException) -> float | None:
         workers = self._module.workers
-        assert workers.reporter is not None
         failure, is_all = (exc, True) if is_ordinary(exc) else self._taken_apart(exc)
         if failure is None:
             return None
         self.last_error = failure
         asked = asked_for(failure)
-        now, message = trio.current_time(), shown(failure)
+        now = trio.current_time()
         delay, raised = None, False
         if asked.module:
             raised = self._module.crash(failure)
         elif is_all and workers.stop_began is None and not self._cancelled:
-            delay = self._tracker.failed(self._began, now, self._rng, immediate=asked.now)
-            raised = self._expect_restart(failure, delay, message, now)
+            delay = self._tracker.failed(self._began, now, self._host.rng, immediate=asked.now)
+            self._began = self.since = now
+            if delay is None:
+                raised = self._give_up(failure)
+            elif self._host.changes or not self._goes_on_at_once(delay):  # else it is over at once
+                self._show_restart(failure, now)
         if not raised:
             kind, severity = "service-worker", "info" if asked.quiet else "panic"
-            workers.reporter.caught(
-                failure, self._module.name, self.name, kind, severity, message, now
-            )
+            self._host.reporter.caught(failure, self._module.name, self.name, kind, severity, now)
         return delay
 
     def _taken_apart(self, exc: BaseException) -> tuple[BaseException | None, bool]:
         """What of *exc* is a failure, None for nothing, and whether that is all of it."""
         caught = take_apart(exc)
-        assert self._module.workers.reporter is not None
-        self._module.workers.reporter.pass_on(caught)
+        self._host.reporter.pass_on(caught)
+        self.interrupted = bool(caught.fatal)
         if caught.failure is None and caught.passing is not None and not caught.fatal:
             raise caught.passing
         return caught.failure, caught.passing is None
 
-    def _expect_restart(
-        self, failure: BaseException, delay: float | None, message: str, now: float
-    ) -> bool:
-        """Say what comes next; whether *failure* is raised by somebody, so needs no report."""
-        if delay is None:
-            return self._give_up(failure, message)
-        why = f"restarting after {message}"
+    def _show_restart(self, failure: BaseException, now: float) -> None:
+        """Say that it has failed and will be restarted, until that has settled."""
+        why = f"restarting after {shown(failure)}"
         self._module.set_failure(
             FailureStatus(FailureLevel.WARNING, f"{self.name}:restarting", why, "", now)
         )
-        return False
 
-    def _give_up(self, failure: BaseException, message: str) -> bool:
+    def _give_up(self, failure: BaseException) -> bool:
+        """Say so and crash the module; whether that raises *failure*, so it needs no report."""
         self._enter("gave-up")
         self._module.resolve_failure(f"{self.name}:restarting")
-        message = f"gave up after {self._tracker.crashes} failures, the last was {message}"
+        crashes, last = self._tracker.crashes, shown(failure)
+        message = f"gave up after {crashes} failures, the last was {last}"
         self._module.set_failure(
             FailureStatus(FailureLevel.ERROR, f"{self.name}:gave-up", message, since=self.since)
         )
@@ -367,16 +391,16 @@ class ServiceWorker:
         if delay:
             self._enter("backoff")
             await trio.sleep(delay)
-        holds_place = self._gate.settle > 0
+        holds_place = self._host.gate.settle > 0
         if holds_place:
             self._enter("waiting")
-            await self._gate.enter()
+            await self._host.gate.enter()
         else:
             await trio.lowlevel.checkpoint()
         self.restarts += 1
         self.state = "running"
         if holds_place:
-            self._gate.settled_after(partial(self._settled, self.restarts))
+            self._host.gate.settled_after(partial(self._settled, self.restarts))
         else:
             self._settled(self.restarts)
 
@@ -471,7 +495,8 @@ async def supervise(
     Args:
         async_fn: the function, called with *args*.
         restart: how often and how soon; without limit by default.
-        on_failure: called with each exception before the backoff; may be async.
+        on_failure: called with each exception that is followed by another run, before the
+            backoff; may be async. The last one is raised instead.
         rng: where the backoff's jitter comes from; without it there is none that repeats.
 
     Returns:

@@ -16,8 +16,8 @@ import trio
 
 from trio_modules._context import HasMainTask, current_owner, owner_var
 from trio_modules._exceptions import ModuleOffline, add_note
-from trio_modules._reporting import Reporter, asked_for, take_apart
-from trio_modules._seam import AnyAsyncFn, CallKind, SeamedModule
+from trio_modules._reporting import Caught, Reporter, asked_for, take_apart
+from trio_modules._seam import AnyAsyncFn, CallKind, Seam, SeamedModule
 from trio_modules._status import ModuleStatus, WorkCounts
 from trio_modules._tasktree import format_thread
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
@@ -28,9 +28,18 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
     P = ParamSpec("P")
 
-__all__ = ["Guest", "Unborn", "Workers", "WorkingModule"]
+__all__ = ["Guest", "Unborn", "WorkHost", "Workers", "WorkingModule"]
 
 T = TypeVar("T")
+
+
+class WorkHost(Protocol):
+    """What a running app hands to the work of its modules."""
+
+    @property
+    def reporter(self) -> Reporter: ...
+    @property
+    def seam(self) -> Seam: ...
 
 
 class WorkingModule(HasMainTask, SeamedModule, Protocol):
@@ -38,6 +47,9 @@ class WorkingModule(HasMainTask, SeamedModule, Protocol):
 
     @property
     def status(self) -> ModuleStatus: ...
+
+    def has_within(self, task: trio.lowlevel.Task) -> bool:
+        """Whether *task* is in the app's block, so that what it raises gets there by itself."""
 
     def crash(self, exc: BaseException) -> bool:
         """End the module because of *exc*; whether that raises it, so nobody has to report it."""
@@ -71,6 +83,7 @@ class Workers:
     """The work of one module, in this and every other of its runs.
 
     Attributes:
+        host: what the running app hands out, None outside of one.
         open: whether work from outside is taken.
         nursery: the module's nursery while it has one.
         stop_began: when the present stop began, None before that.
@@ -84,10 +97,10 @@ class Workers:
         "_graced",
         "ended",
         "guests",
+        "host",
         "module",
         "nursery",
         "open",
-        "reporter",
         "started",
         "stop_began",
         "unborn",
@@ -95,7 +108,7 @@ class Workers:
 
     def __init__(self, module: WorkingModule) -> None:
         self.module = module
-        self.reporter: Reporter | None = None
+        self.host: WorkHost | None = None
         self.open = False
         self.nursery: trio.Nursery | None = None
         self.stop_began: float | None = None
@@ -105,6 +118,12 @@ class Workers:
         self.unborn: dict[Unborn, None] | None = None
         self._graced: dict[trio.CancelScope, float] | None = None
         self._all_left: trio.Event | None = None
+
+    @property
+    def reporter(self) -> Reporter:
+        """Who takes the reports of what goes wrong."""
+        assert self.host is not None
+        return self.host.reporter
 
     # ------------------------------------------------------------ who may bring work
 
@@ -148,7 +167,8 @@ class Workers:
         what: str,
     ) -> Coroutine[object, object, object]:
         """The call of a function, or of what others put in its place; *what* is for errors."""
-        if not self.module.seam.interceptors:
+        assert self.host is not None
+        if not self.host.seam.interceptors:
             return make_coroutine(async_fn, args, what)
         check_async(async_fn, what)
         check_call(async_fn, args, what)
@@ -188,7 +208,6 @@ class Workers:
         A genuine cancellation ends here, too, since this is the first thing that such a task
         runs: the nursery whose scope was cancelled would drop it in any case.
         """
-        assert self.reporter is not None
         caught = take_apart(exc)
         self.reporter.pass_on(caught)
         if caught.failure is not None:
@@ -196,7 +215,6 @@ class Workers:
 
     def report(self, failure: BaseException, name: str, kind: str = "worker") -> None:
         """Report what some work raised, unless it asks for the end of the module, and gets it."""
-        assert self.reporter is not None
         asked = asked_for(failure)
         if asked.module and self.module.crash(failure):
             return
@@ -283,7 +301,8 @@ class Workers:
         self, kind: CallKind, name: str, fn: Callable[P, Awaitable[T]]
     ) -> Callable[P, Awaitable[T]]:
         """What to call in the place of *fn*, this time."""
-        if not self.module.seam.interceptors:
+        assert self.host is not None
+        if not self.host.seam.interceptors:
             return fn
         return cast("Callable[P, Awaitable[T]]", self.module.around(kind, name, fn))
 
@@ -302,6 +321,9 @@ class Workers:
                 return await call(guest)
         except Exception as exc:
             add_note(exc, f"in {kind} {name!r} of module {self.module.name!r}")
+            raise
+        except BaseException as exc:
+            self._pass_on(take_apart(exc))
             raise
         finally:
             if token is not None:
@@ -335,10 +357,16 @@ class Workers:
     def _turn_away(self, exc: BaseException, name: str) -> None:
         """Report what a guarded function raised; the task isn't ours, so the rest goes on."""
         caught = take_apart(exc)
+        self._pass_on(caught)
         if caught.failure is not None:
             self.report(caught.failure, name)
         if caught.passing is not None:
             raise caught.passing
+
+    def _pass_on(self, caught: Caught) -> None:
+        """What no guard may keep goes to the caller, and outside of the block to the app, too."""
+        if caught.fatal and not self.module.has_within(trio.lowlevel.current_task()):
+            self.reporter.pass_on(caught)
 
     def enter(self, name: str, what: str) -> Guest:
         """The calling task works for the module until `leave`; it is cancelled if not its own.
