@@ -18,7 +18,7 @@ from trio_modules.testing import FaultPlan, simulate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "syslog_hub"))
 
-from simulated import make_app, nothing_lost
+from simulated_hub import make_app, nothing_lost
 
 PLAN = FaultPlan(every=2 * 3600, targets=("store/*", "receiver/*", "stats/*", "alerts/*"))
 SHOWN = 20

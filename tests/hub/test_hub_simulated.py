@@ -1,4 +1,4 @@
-"""The hub through days of outages, in a world of its own (simulated.py)."""
+"""The hub through days of outages, in a world of its own (simulated_hub.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 import trio
 from database import connect
-from simulated import World, make_app, nothing_lost
+from simulated_hub import World, make_app, nothing_lost
 from trio.testing import MockClock
 
 from trio_modules.testing import FaultPlan, SimulationResult, simulate

@@ -83,10 +83,10 @@ class _Foreseen:
 class Reports(Sequence[ModuleError]):
     """What apps report in the course of a test (ours).
 
-    A sequence: each is a `ModuleError`, the oldest first. As a context manager it makes sure at
-    the end of its block that all were foreseen, by `expect`, `allow` or `wait_for`; those of
-    severity "info" need not be. When the block raises anyway, a note on the exception tells what
-    else was reported.
+    A sequence: each is a `trio_modules.ModuleError`, the oldest first. As a context manager it
+    makes sure at the end of its block that all were foreseen, by `expect`, `allow` or `wait_for`;
+    those of severity "info" need not be. When the block raises anyway, a note on the exception
+    tells what else was reported.
 
     The plugin's fixture ``reports`` is one, checked at the end of the test.
     """

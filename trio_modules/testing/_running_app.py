@@ -84,10 +84,12 @@ async def running(
         CutShort: if the app went down by itself, quietly, before the end of the block was reached.
         NoEnd: if it didn't end; the message says what was hanging where.
         UnexpectedReports: if something was reported.
-        Exception: what leaves the app's own block: `StartError`, `ModuleCrashed`, the body's own
-            exception, and so on; it goes before the others, with a note of what was reported.
+        Exception: what leaves the app's own block: `trio_modules.StartError`,
+            `trio_modules.ModuleCrashed`, the body's own exception, and so on; it goes before the
+            others, with a note of what was reported.
 
-    Cancellation stops the app in order. A block that itself awaits `App.shutdown` goes on after.
+    Cancellation stops the app in order. A block that itself awaits `trio_modules.App.shutdown`
+    goes on after.
     """
     if reports is not None and not isinstance(reports, Reports):
         raise TypeError(f"reports must be a Reports, got {reports!r}")

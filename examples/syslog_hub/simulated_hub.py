@@ -1,6 +1,6 @@
 """The hub in a world of its own: network and disk in memory, senders, and a disk that fails.
 
-    trio-modules simulate examples/syslog_hub/simulated.py:make_app --seeds 0:100 --duration 7d
+    trio-modules simulate examples/syslog_hub/simulated_hub.py:make_app --seeds 0:100 --duration 7d
 
 No byte leaves the process, and no thread is started, so days pass in seconds. All chance comes
 from the random numbers of the app: the same seed makes the same world.
