@@ -110,13 +110,15 @@ def current_module() -> Module:
 
 
 class Interceptor(Protocol):
-    """What `App.intercept` takes: it is asked before each call of a function of a module's (ours).
+    """What `trio_modules.App.intercept` takes (ours).
+
+    It is asked before each call of a function of a module's.
 
     Args:
         module: the module.
         kind: "prep", "start" or "stop" function, "enter" or "leave" for the halves of a lifespan,
-            "worker", "service-worker" (each attempt; of `Module.every` each beat), "task",
-            "microtask" or "hook".
+            "worker", "service-worker" (each attempt; of `trio_modules.Module.every` each beat),
+            "task", "microtask" or "hook".
         name: of the function or of the work.
         async_fn: what would be called.
 
