@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
-from trio_modules import App, ModuleStatus
+from trio_modules import App, Module, ModuleStatus
 from trio_modules._util import check_seconds
 from trio_modules.testing._background import background
 from trio_modules.testing._collecting import Reports
@@ -154,16 +154,17 @@ class _Ending:
             await self._end_by_force()
 
     async def _end_by_force(self) -> None:
-        for module in self._app.modules.values():
-            if module.status > ModuleStatus.OFFLINE:
-                self._hanging += [condition(module), *story(module)]
-        while True:  # what is cancelled may enter one more shield
-            break_shields(list(self._tasks()), "the app did not end in time")
+        for module in self._alive():
+            self._hanging += [condition(module), *story(module)]
+        while alive := self._alive():  # what is cancelled may enter one more shield
+            for module in alive:
+                tasks = [task for task in all_tasks() if works_for(task, module)]
+                break_shields(tasks, "the app did not end in time")
             await trio.sleep(1)
 
-    def _tasks(self) -> Iterator[trio.lowlevel.Task]:
-        for module in self._app.modules.values():
-            yield from (task for task in all_tasks() if works_for(task, module))
+    def _alive(self) -> list[Module]:
+        modules = self._app.modules.values()
+        return [module for module in modules if module.status > ModuleStatus.OFFLINE]
 
 
 def _may_be_replaced(exc: BaseException) -> bool:
