@@ -133,7 +133,7 @@ def _tree(app: App) -> Iterator[str]:
     hard, soft = _hard_and_soft(app)
     needed = {name for edges in (hard, soft) for names in edges.values() for name in names}
     shown: set[str] = set()
-    todo = [(name, name, 0) for name in reversed(hard) if name not in needed]
+    todo = [(name, name, 0) for name in reversed(list(hard)) if name not in needed]
     while todo:  # a loop, since a chain of modules may be longer than Python's stack
         name, label, depth = todo.pop()
         below = [(o, o, depth + 1) for o in hard[name]]
