@@ -26,7 +26,7 @@ from trio_modules._backoff import Backoff, Restart
 from trio_modules._context import current_owner
 from trio_modules._elsewhere import check_portable, check_sync, in_thread
 from trio_modules._events import BaseEvent, EventModule, Overflow, data_types
-from trio_modules._exceptions import GraphError, ModuleOffline
+from trio_modules._exceptions import GraphError, ModuleOffline, shown
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._hooks import Hook
 from trio_modules._part import Declaration, Part
@@ -46,7 +46,6 @@ from trio_modules._util import (
     check_identifier,
     check_names,
     check_seconds,
-    shown,
     takes_keyword,
 )
 from trio_modules._workers import Guest
