@@ -518,6 +518,8 @@ class Module:
             workers.start(async_fn, args, name)
             return
         self._check_grace(grace_period)
+        if cancel_scope is not None and not isinstance(cancel_scope, trio.CancelScope):
+            raise TypeError(f"cancel_scope must be a trio.CancelScope, got {cancel_scope!r}")
         workers.start_scoped(async_fn, args, name, grace_period, cancel_scope)
 
     async def run_worker(
