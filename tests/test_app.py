@@ -136,6 +136,27 @@ def test_limits_are_settable(limit: str) -> None:
     assert getattr(app, limit) == 7
 
 
+async def test_things_say_what_they_are(autojump_clock: MockClock) -> None:
+    """the repr of an app, a module, a resource and a handle has the name and the state."""
+    db = Module("db")
+    app = App(db, name="hub")
+
+    @db.lifespan
+    async def pool() -> AsyncGenerator[int]:
+        yield 1
+
+    async with app:
+        worker = db.start_service_worker(trio.sleep_forever, name="poll")
+        shown = [repr(each) for each in (app, db, pool, worker)]
+    assert shown == [
+        "<App 'hub', 1 modules, running>",
+        "<Module 'db' ONLINE>",
+        "<Resource db/pool>",
+        "<ServiceWorker db/poll running>",
+    ]
+    assert repr(app) == "<App 'hub', 1 modules, offline>"
+
+
 def test_settings_of_the_next_run_are_settable() -> None:
     """whoever wants a run again sets the epoch and seeds the rng."""
     rng = random.Random(1)
