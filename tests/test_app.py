@@ -136,6 +136,27 @@ def test_limits_are_settable(limit: str) -> None:
     assert getattr(app, limit) == 7
 
 
+async def test_things_say_what_they_are(autojump_clock: MockClock) -> None:
+    """the repr of an app, a module, a resource and a handle has the name and the state."""
+    db = Module("db")
+    app = App(db, name="hub")
+
+    @db.lifespan
+    async def pool() -> AsyncGenerator[int]:
+        yield 1
+
+    async with app:
+        worker = db.start_service_worker(trio.sleep_forever, name="poll")
+        shown = [repr(each) for each in (app, db, pool, worker)]
+    assert shown == [
+        "<App 'hub', 1 modules, running>",
+        "<Module 'db' ONLINE>",
+        "<Resource db/pool>",
+        "<ServiceWorker db/poll running>",
+    ]
+    assert repr(app) == "<App 'hub', 1 modules, offline>"
+
+
 def test_settings_of_the_next_run_are_settable() -> None:
     """whoever wants a run again sets the epoch and seeds the rng."""
     rng = random.Random(1)
@@ -1206,6 +1227,42 @@ async def test_a_failed_prep_is_raised_by_entering(
     assert caught.value.__cause__ is error
     assert trace.only(".start", ".stop", "body") == []
     assert set(statuses(app).values()) == {ModuleStatus.DEAD}
+
+
+class Unshowable(Exception):
+    """An exception whose own code fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no way to show it")
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("where", ["app's prep", "prep", "start", "lifespan+", "stop", "lifespan-"])
+async def test_an_exception_that_can_not_be_shown_breaks_nothing(
+    autojump_clock: MockClock, where: str
+) -> None:
+    """it leaves like any other, and the messages say of what class it is."""
+    error = Unshowable()
+    app, _ = service_with(where, error)
+    with pytest.raises((StartError, ShutdownError)) as caught:
+        async with app:
+            await trio.sleep(10)
+    (leaving,) = getattr(caught.value, "exceptions", (caught.value,))
+    assert leaving.__cause__ is error
+    assert "<Unshowable, which can't be shown>" in str(leaving)
+    assert set(statuses(app).values()) <= {ModuleStatus.DEAD, OFFLINE}
+
+
+async def test_a_crash_that_can_not_be_shown_breaks_nothing(autojump_clock: MockClock) -> None:
+    """beyond the budget it is the cause of what leaves."""
+    error = Unshowable()
+    db = Module("db", restart=Restart(max_restarts=0))
+    db.service_worker(raising(error), restart=Restart(max_restarts=0))
+    with pytest.raises(ModuleCrashed, match="<Unshowable, which can't be shown>") as caught:
+        async with App(db):
+            await trio.sleep(10)
+    assert caught.value.__cause__ is error
 
 
 async def test_two_failed_preps_lose_no_error(autojump_clock: MockClock) -> None:

@@ -585,6 +585,7 @@ KINDS: list[tuple[str, str, Callable[[], object]]] = [
     ("id", "3", lambda: module_with().set_hint(3, "all is well")),  # type: ignore[arg-type]
     ("name", "3", lambda: Module(3)),  # type: ignore[arg-type]
     ("name", "3", lambda: module_with().worker(nothing, name=3)),  # type: ignore[call-overload]
+    ("cancel_scope", "3", lambda: module_with().start_worker(nothing, cancel_scope=3)),  # type: ignore[arg-type]
     ("rng", "3", lambda: App(rng=3)),  # type: ignore[arg-type]
     ("epoch", "'today'", lambda: App(epoch="today")),  # type: ignore[arg-type]
     ("max_concurrent_tasks", "1.5", lambda: App(max_concurrent_tasks=1.5)),  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -114,6 +115,14 @@ def test_the_face_has_the_names_of_the_contract_and_no_others() -> None:
         if is_public(name) and not isinstance(value, ModuleType) and name != "annotations"
     )
     assert sorted(leaked) == sorted(FACE)
+
+
+def test_the_protocols_have_a_place_of_their_own() -> None:
+    """what users implement or annotate with is in trio_modules.abc, and is no part of the face."""
+    protocols = importlib.import_module("trio_modules.abc")
+    assert protocols.__all__
+    assert all(hasattr(protocols, name) for name in protocols.__all__)
+    assert not set(protocols.__all__) & set(trio_modules.__all__)
 
 
 def test_a_star_import_gives_the_face() -> None:

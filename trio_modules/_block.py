@@ -27,6 +27,7 @@ from trio_modules._exceptions import (
     ModuleCrashed,
     StartError,
     StopError,
+    shown,
 )
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._hooks import EventRoom, ModuleEvents
@@ -42,7 +43,7 @@ from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import WallClock
 from trio_modules._tasktree import format_tree
 from trio_modules._timers import Timers
-from trio_modules._util import callable_name, shown
+from trio_modules._util import callable_name
 from trio_modules._verdict import Verdict
 
 __all__ = ["AppRun", "Member", "Settings"]

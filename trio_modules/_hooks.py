@@ -29,14 +29,13 @@ from trio_modules._events import (
     Overflow,
     cycle_from,
 )
-from trio_modules._exceptions import GraphError, add_note
+from trio_modules._exceptions import GraphError, add_note, shown
 from trio_modules._failure import FailureLevel
 from trio_modules._order import near_misses
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._seam import AnyAsyncFn, SeamedModule
 from trio_modules._status import HookInfo, ModuleStatus
 from trio_modules._timers import Timers
-from trio_modules._util import shown
 from trio_modules._workers import Workers
 
 __all__ = ["EventRoom", "Hook", "HookModule", "ModuleEvents", "find_event"]

@@ -26,7 +26,7 @@ from trio_modules._backoff import Backoff, Restart
 from trio_modules._context import current_owner
 from trio_modules._elsewhere import check_portable, check_sync, in_thread
 from trio_modules._events import BaseEvent, EventModule, Overflow, data_types
-from trio_modules._exceptions import GraphError, ModuleOffline
+from trio_modules._exceptions import GraphError, ModuleOffline, shown
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._hooks import Hook
 from trio_modules._part import Declaration, Part
@@ -46,7 +46,6 @@ from trio_modules._util import (
     check_identifier,
     check_names,
     check_seconds,
-    shown,
     takes_keyword,
 )
 from trio_modules._workers import Guest
@@ -519,6 +518,8 @@ class Module:
             workers.start(async_fn, args, name)
             return
         self._check_grace(grace_period)
+        if cancel_scope is not None and not isinstance(cancel_scope, trio.CancelScope):
+            raise TypeError(f"cancel_scope must be a trio.CancelScope, got {cancel_scope!r}")
         workers.start_scoped(async_fn, args, name, grace_period, cancel_scope)
 
     async def run_worker(
