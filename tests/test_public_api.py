@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import trio_modules
+from trio_modules import abc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +201,21 @@ def test_public_fields_are_typed() -> None:
         and re.search(r"\bAny\b", ast.unparse(node.annotation))
     ]
     assert vague == []
+
+
+def test_an_event_has_no_other_names_than_those_of_its_users() -> None:
+    """what the framework needs of an event isn't among its public attributes."""
+    event = trio_modules.Module("m").event("event", int)
+    public = {name for name in dir(event) if is_public(name)}
+    described = {"name", "full_name", "module", "internal"}
+    assert public == described | {"trigger", "trigger_nowait", "subscribe", "statistics"}
+
+
+def test_types_to_annotate_with_can_be_imported() -> None:
+    """what a method returns that isn't in the face is in trio_modules.abc."""
+    event = trio_modules.Module("m").event("event", int)
+    assert type(event.statistics()) is abc.EventStatistics
+    assert set(abc.__all__) == {name for name in vars(abc) if is_public(name)} - {"annotations"}
 
 
 LIST_WHAT_AN_IMPORT_LOADS = """

@@ -17,7 +17,7 @@ import trio
 from trio_modules._backoff import Restart
 from trio_modules._broadcast import Broadcast
 from trio_modules._elsewhere import Processes
-from trio_modules._events import BaseEvent
+from trio_modules._events import Outlet
 from trio_modules._exceptions import ModuleOffline, shown
 from trio_modules._failure import NO_FAILURE, FailureLevel, FailureLog, FailureStatus
 from trio_modules._hooks import EventRoom, Hook, ModuleEvents, find_event
@@ -435,7 +435,7 @@ class Part:
         else:
             events.add_hook(hook, self.host.events_of, list(self.host.supervisor.units))
 
-    def event_to_inject(self, target: str) -> BaseEvent[object]:
+    def event_to_inject(self, target: str) -> Outlet:
         """The event "module/event" of the app.
 
         Raises:
