@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.2"
@@ -38,6 +40,16 @@ def soak(session: nox.Session) -> None:
     env = {"SOAK_EXAMPLES": "5000", "TRIO_MODULES_SERVICES": "10000"}
     unhurried = ("-o", "faulthandler_timeout=0")
     session.run("pytest", "-n", "auto", *unhurried, *(session.posargs or SOAKED), env=env)
+
+
+@nox.session(python=PYTHONS)
+def traces(session: nox.Session) -> None:
+    """Simulate two days of the syslog hub twice: the trace is to be the same on each Python."""
+    install_package(session, "tests")
+    path = Path(session.cache_dir) / "hub-trace.txt"
+    if session.python == PYTHONS[0]:
+        path.unlink(missing_ok=True)
+    session.run("python", "tests/hub/hub_trace.py", str(path))
 
 
 @nox.session

@@ -232,7 +232,7 @@ def script(tmp_path: Path) -> Path:
     """Return a script like the one that an installer writes, in a folder of its own."""
     path = tmp_path / "bin" / "trio-modules"
     path.parent.mkdir()
-    path.write_text("import sys\nfrom trio_modules._cli import main\nsys.exit(main())\n")
+    path.write_text("import sys\nfrom trio_modules.__main__ import main\nsys.exit(main())\n")
     return path
 
 

@@ -112,9 +112,8 @@ def command_line(command: str) -> str:
 
 
 def run_as_module(match: re.Match[str]) -> str:
-    module = {"trio-modules": "trio_modules", "pytest": "pytest -p no:cacheprovider"}[
-        match.group(1)
-    ]
+    pytest_options = "-p no:cacheprovider -p pytest_trio_modules"
+    module = {"trio-modules": "trio_modules", "pytest": f"pytest {pytest_options}"}[match.group(1)]
     return f"{sys.executable} -m {module}"
 
 

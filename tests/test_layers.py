@@ -41,7 +41,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "process": ("_run",),
     "cli": ("_cli",),
     "face": (FACE, "abc"),
-    "outside": ("__main__", "testing", "ext"),
+    "outside": ("testing", "ext"),
+    "program": ("__main__",),
 }
 LEVELS = {room: level for level, rooms in enumerate(LAYERS.values()) for room in rooms}
 FACE_LEVEL = LEVELS[FACE]

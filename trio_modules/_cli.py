@@ -1,4 +1,4 @@
-"""The command line: ``trio-modules run``, ``graph`` and ``check``.
+"""The command line: ``trio-modules run``, ``graph``, ``check``, and what others bring along.
 
 What the user typed wrong is one clear line on stderr and exit code 2, never a traceback; what the
 user's own code raises while it is imported keeps its traceback.
@@ -7,6 +7,7 @@ user's own code raises while it is imported keeps its traceback.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -17,13 +18,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+import attrs
+
 from trio_modules._app import App
 from trio_modules._exceptions import GraphError
 from trio_modules._order import near_misses
 from trio_modules._run import run
 from trio_modules._version import __version__
 
-__all__ = ["main"]
+__all__ = ["Command", "Target", "main"]
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -32,24 +35,79 @@ class _UsageError(Exception):
     """Something that the user typed can't be right."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@attrs.frozen
+class Target:
+    """What TARGET and ARGS name; called, it makes it anew where it is a function.
+
+    Attributes:
+        text: TARGET as typed.
+        args: ARGS, for a function that takes them.
+    """
+
+    text: str
+    args: tuple[str, ...] = ()
+
+    def __call__(self) -> object:
+        return _made(_find(self.text), self.text, list(self.args))
+
+    def find(self, text: str) -> object:
+        """What another text of this form names."""
+        return _find(text)
+
+    def app(self) -> App:
+        """It, if it is an app."""
+        found = self()
+        if not isinstance(found, App):
+            if inspect.iscoroutine(found):
+                found.close()
+            raise _UsageError(f"{self.text!r} must return an App, got {found!r}")
+        return found
+
+
+@attrs.frozen
+class Command:
+    """A subcommand that somebody else brings along.
+
+    Attributes:
+        name: what is typed.
+        text: what it does, for the help.
+        usage: its options, for the help.
+        add_options: adds them to a parser.
+        run: does it, and returns the exit code.
+        mistakes: exceptions that say what the user typed wrong.
+        log_level: from where on logs are shown by default.
+    """
+
+    name: str
+    text: str
+    usage: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Target, argparse.Namespace], int]
+    mistakes: tuple[type[Exception], ...] = ()
+    log_level: str = "info"
+
+
+def main(argv: Sequence[str] | None = None, more: Sequence[Command] = ()) -> int:
     """Run the command line and return the exit code.
 
     Args:
         argv: the arguments, without the program's name; those of the process by default.
+        more: commands beside those of this room.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     own, args = _split(given)
+    mistakes: tuple[type[Exception], ...] = (_UsageError, GraphError)
+    for command in more:
+        mistakes += command.mistakes
     try:
-        options = _parser().parse_args(own)
+        options = _parser([*_COMMANDS, *more]).parse_args(own)
         logging.basicConfig(
             level=options.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
-        app = _load(options.target, args)
-        command: Callable[[App, argparse.Namespace], int] = options.command
-        return command(app, options)
-    except (_UsageError, GraphError) as exc:
+        chosen: Callable[[Target, argparse.Namespace], int] = options.command
+        return chosen(Target(options.target, tuple(args)), options)
+    except mistakes as exc:
         print(f"trio-modules: {exc}", file=sys.stderr)
         return 2
 
@@ -68,56 +126,63 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{message}; see {self.prog} --help")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     parser = _Parser(prog="trio-modules", description="Run and look at services made of modules.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="{run,graph,check}")
-    _command(commands, "run", _run, "run the app until it has shut down; ARGS go to its factory")
-    graph = _command(commands, "graph", _graph, "print what depends on what")
-    graph.add_argument("--format", choices=sorted(_FORMATS), default="tree", help="default: tree")
-    _command(commands, "check", _check, "check imports and graph, without starting anything")
+    names = ",".join(command.name for command in commands)
+    parsers = parser.add_subparsers(required=True, metavar=f"{{{names}}}")
+    for command in commands:
+        _add(parsers, command)
     return parser
 
 
-def _command(
-    commands: argparse._SubParsersAction[_Parser],
-    name: str,
-    command: Callable[[App, argparse.Namespace], int],
-    text: str,
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text, usage=_usage(name))
+def _add(parsers: argparse._SubParsersAction[_Parser], command: Command) -> None:
+    usage = f"trio-modules {command.name} TARGET{command.usage} [--log-level LEVEL] [-- ARGS]"
+    parser = parsers.add_parser(
+        command.name, help=command.text, description=command.text, usage=usage
+    )
     parser.add_argument(
         "target",
         metavar="TARGET",
         help="package.module:attribute or file.py:attribute, an App or a function that returns one",
     )
+    command.add_options(parser)
     parser.add_argument(
-        "--log-level", choices=_LEVELS, default="info", type=str.lower, help="default: info"
+        "--log-level",
+        choices=_LEVELS,
+        default=command.log_level,
+        type=str.lower,
+        help=f"default: {command.log_level}",
     )
-    parser.set_defaults(command=command)
-    return parser
-
-
-def _usage(name: str) -> str:
-    options = " [--format tree|mermaid|dot]" if name == "graph" else ""
-    return f"trio-modules {name} TARGET{options} [--log-level LEVEL] [-- ARGS]"
+    parser.set_defaults(command=command.run)
 
 
 # ---------------------------------------------------------------- commands
 
 
-def _run(app: App, _: argparse.Namespace) -> int:
+def _run(target: Target, _: argparse.Namespace) -> int:
+    app = target.app()
     app.check()
     return run(app)
 
 
-def _check(app: App, _: argparse.Namespace) -> int:
+def _check(target: Target, _: argparse.Namespace) -> int:
+    app = target.app()
     app.check()
     print(f"app {app.name!r}: {len(app)} modules, the graph is sound")
     return 0
 
 
-def _graph(app: App, options: argparse.Namespace) -> int:
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=sorted(_FORMATS), default="tree", help="default: tree")
+
+
+def _add_nothing(_: argparse.ArgumentParser) -> None:
+    """Add no option."""
+
+
+def _graph(target: Target, options: argparse.Namespace) -> int:
+    app = target.app()
     app.check()
     for line in _FORMATS[options.format](app):
         print(line)
@@ -183,11 +248,37 @@ _FORMATS: dict[str, Callable[[App], Iterator[str]]] = {
     "dot": _dot,
 }
 
+_COMMANDS = (
+    Command(
+        "run",
+        "run the app until it has shut down; ARGS go to its factory",
+        "",
+        _add_nothing,
+        _run,
+    ),
+    Command(
+        "graph",
+        "print what depends on what",
+        " [--format tree|mermaid|dot]",
+        _add_format,
+        _graph,
+    ),
+    Command(
+        "check",
+        "check imports and graph, without starting anything",
+        "",
+        _add_nothing,
+        _check,
+    ),
+)
+
 
 # ---------------------------------------------------------------- the target
 
 
-def _load(target: str, args: list[str]) -> App:
+@functools.cache
+def _find(target: str) -> object:
+    """What *target* names; files and modules are loaded once."""
     place, colon, attribute = target.rpartition(":")
     if not colon or not place or not attribute:
         raise _UsageError(
@@ -200,7 +291,7 @@ def _load(target: str, args: list[str]) -> App:
             hint = near_misses(name, vars(module)) if found is module else ""
             raise _UsageError(f"{place!r} has no attribute {name!r}{hint}")
         found = getattr(found, name)
-    return _made(found, target, args)
+    return found
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -228,7 +319,7 @@ def _load_module(name: str) -> ModuleType:
         raise _UsageError(f"there is no module {exc.name!r}") from None
 
 
-def _made(found: object, target: str, args: list[str]) -> App:
+def _made(found: object, target: str, args: list[str]) -> object:
     if isinstance(found, App):
         if args:
             raise _UsageError(f"{target!r} is an App and takes no arguments, got {args!r}")
@@ -237,12 +328,8 @@ def _made(found: object, target: str, args: list[str]) -> App:
         raise _UsageError(
             f"{target!r} must be an App or a function that returns one, got {found!r}"
         )
-    app: object = found(*_factory_args(found, target, args))
-    if not isinstance(app, App):
-        if inspect.iscoroutine(app):
-            app.close()
-        raise _UsageError(f"{target!r} must return an App, got {app!r}")
-    return app
+    made: object = found(*_factory_args(found, target, args))
+    return made
 
 
 def _factory_args(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import trio
 
-__all__ = ["HasMainTask", "current_owner", "owner_var"]
+__all__ = ["HasMainTask", "current_owner", "owner_of", "owner_var"]
 
 
 class HasMainTask(Protocol):
@@ -35,9 +35,18 @@ def current_owner() -> HasMainTask | None:
     if owner is not None:
         return owner
     try:
-        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        return _owner_above(trio.lowlevel.current_task())
     except RuntimeError:
         return None
+
+
+def owner_of(task: trio.lowlevel.Task) -> HasMainTask | None:
+    """The module that a task works for, None if it works for none."""
+    return task.context.get(owner_var) or _owner_above(task)
+
+
+def _owner_above(below: trio.lowlevel.Task) -> HasMainTask | None:
+    task: trio.lowlevel.Task | None = below
     while task is not None:
         owner = task.context.get(owner_var)
         if owner is not None and owner.main_task is task:

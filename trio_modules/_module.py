@@ -109,13 +109,15 @@ def current_module() -> Module:
 
 
 class Interceptor(Protocol):
-    """What `App.intercept` takes: it is asked before each call of a function of a module's (ours).
+    """What `trio_modules.App.intercept` takes (ours).
+
+    It is asked before each call of a function of a module's.
 
     Args:
         module: the module.
         kind: "prep", "start" or "stop" function, "enter" or "leave" for the halves of a lifespan,
-            "worker", "service-worker" (each attempt; of `Module.every` each beat), "task",
-            "microtask" or "hook".
+            "worker", "service-worker" (each attempt; of `trio_modules.Module.every` each beat),
+            "task", "microtask" or "hook".
         name: of the function or of the work.
         async_fn: what would be called.
 
@@ -265,6 +267,14 @@ class Module:
         return f"<{type(self).__name__} {self.name!r} {self.status.name}>"
 
     # ------------------------------------------------------------ what it is
+
+    @property
+    def declared(self) -> tuple[tuple[CallKind, str], ...]:
+        """What the framework calls of it, kind and name, as declared now (ours).
+
+        A lifespan is an "enter" and a "leave". Work that is started while it runs isn't in it.
+        """
+        return tuple(self._module_part.declared_calls())
 
     @property
     def name(self) -> str:

@@ -33,7 +33,7 @@ from trio_modules._taskboard import TaskBoard
 from trio_modules._tasktree import child_tasks
 from trio_modules._taskwork import DeclaredTask, ModuleTasks
 from trio_modules._timers import Timers
-from trio_modules._util import awaiting
+from trio_modules._util import awaiting, callable_name
 from trio_modules._workers import Workers
 
 __all__ = ["Declaration", "Host", "Part"]
@@ -324,6 +324,26 @@ class Part:
     def _keep_declared(self, lasting: tuple[str, ...]) -> None:
         if self.declared:
             self.declared = tuple(each for each in self.declared if each.lasts in lasting)
+
+    def declared_calls(self) -> Iterator[tuple[CallKind, str]]:
+        """Kind and name of all that is declared."""
+        for fn in self.prep_functions:
+            yield "prep", callable_name(fn)
+        for resource in self.resources:
+            yield "enter", resource.name
+            yield "leave", resource.name
+        for fn in self.start_functions:
+            yield "start", callable_name(fn)
+        for declaration in self.declared:
+            yield "service-worker" if declaration.service else "worker", declaration.name
+        if self.tasks_made is not None:
+            for name in self.tasks_made.declared_names:
+                yield "task", name
+        if self.events_made is not None:
+            for hook in self.events_made.hooks:
+                yield "hook", hook.name
+        for fn in self.stop_functions:
+            yield "stop", callable_name(fn)
 
     def lasts_now(self) -> Literal["always", "app", "run"]:
         """For how long what is declared now is declared.

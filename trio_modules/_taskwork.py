@@ -114,6 +114,10 @@ class ModuleTasks:
     def counts(self) -> WorkCounts:
         return WorkCounts(self.started, self.started - self.ended, self.ended)
 
+    @property
+    def declared_names(self) -> list[str]:
+        return [declared.task.name for declared in self._declared]
+
     def infos(self) -> list[TaskInfo]:
         """What is pending or declared, for people."""
         known = dict.fromkeys(declared.task for declared in self._declared)

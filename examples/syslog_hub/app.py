@@ -22,12 +22,21 @@ from store import Store
 
 from trio_modules import App
 
-__all__ = ["app", "make_app"]
+__all__ = ["app", "assemble", "make_app", "parser"]
 
 
 def make_app(args: list[str]) -> App:
     """Return the hub that `args` describe."""
-    settings = parser().parse_args(args)
+    return assemble(parser().parse_args(args))
+
+
+def assemble(
+    settings: argparse.Namespace,
+    make_store: Callable[..., Store] = Store,
+    make_console: Callable[..., Console] = Console,
+    make_report: Callable[..., Report] = Report,
+) -> App:
+    """Return the hub with these settings; a simulation makes some modules in its own way."""
     # The receiver has the event that the others hook, and starts after them and stops before.
     receiver = Receiver(
         depends_on=["store"],
@@ -37,12 +46,12 @@ def make_app(args: list[str]) -> App:
         tcp_port=settings.tcp_port,
         max_message=settings.max_message,
     )
-    store = Store(receiver.message, settings.database, queue=settings.queue)
+    store = make_store(receiver.message, settings.database, queue=settings.queue)
     alerts = Alerts(receiver.error, limit=settings.error_limit, window=settings.error_window)
-    console = Console(receiver.message)
+    console = make_console(receiver.message)
     stats = Stats(receiver.message)
     retention = Retention(store, settings.keep_days)
-    report = Report(store, settings.report)
+    report = make_report(store, settings.report)
     modules = [store, alerts, console, stats, receiver, retention, report]
     return App(*modules, name="syslog_hub")
 

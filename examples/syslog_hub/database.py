@@ -13,6 +13,7 @@ from records import Record
 __all__ = [
     "begin_run",
     "connect",
+    "count_day",
     "delete_before",
     "end_run",
     "reading",
@@ -71,10 +72,10 @@ BUSY_TIMEOUT = 0.25  # short: what waits for a lock down here can't be seen from
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file, or make it; a commit on the connection is on disk when it returns.
 
-    The connection may be used by any thread, by one at a time.
+    The connection may be used by any thread, by one at a time. For SQLite a path may be a URI.
     """
     connection = sqlite3.connect(
-        path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False
+        path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -129,13 +130,18 @@ def delete_before(connection: sqlite3.Connection, moment: datetime, limit: int) 
 
 def summarise(path: Path, day: date) -> list[tuple[str, int, int]]:
     """Count the messages of a day (in UTC) by host and severity, beside whoever writes."""
+    with reading(path) as connection:
+        return count_day(connection, day)
+
+
+def count_day(connection: sqlite3.Connection, day: date) -> list[tuple[str, int, int]]:
+    """Count the messages of a day (in UTC) by host and severity."""
     begin = datetime.combine(day, time(), timezone.utc)
     sql = """
     SELECT ifnull(hostname, ''), ifnull(severity, -1), count(*) FROM messages
     WHERE received >= ? AND received < ? GROUP BY 1, 2 ORDER BY 1, 2
     """
-    with reading(path) as connection:
-        return connection.execute(sql, (_time(begin), _time(begin + timedelta(days=1)))).fetchall()
+    return connection.execute(sql, (_time(begin), _time(begin + timedelta(days=1)))).fetchall()
 
 
 @contextmanager

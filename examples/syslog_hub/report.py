@@ -32,10 +32,13 @@ class Report(Module):
             raise Retry(after=60) from error
 
     async def _summarise(self, day: date) -> None:
-        # It reads the whole table: work that everything else goes before.
-        rows = await self.run_sync_microtask(
-            summarise, self._store.path, day, priority=Priority.LOW
-        )
+        rows = await self._count(day)
         await self._store.change(save_summary, day, rows)
         total = sum(count for _, _, count in rows)
         self.logger.info("%s had %d messages from %d hosts", day, total, len({r[0] for r in rows}))
+
+    async def _count(self, day: date) -> list[tuple[str, int, int]]:
+        # It reads the whole table: work that everything else goes before.
+        return await self.run_sync_microtask(
+            summarise, self._store.path, day, priority=Priority.LOW
+        )

@@ -69,7 +69,10 @@ class Store(Module):
     async def change(self, fn: Callable[..., T], *args: object) -> T:
         """Call `fn` with the connection and `args` in a thread, between two batches."""
         async with self._turn:
-            return await trio.to_thread.run_sync(fn, self.connection.value, *args)
+            return await self._in_thread(fn, self.connection.value, *args)
+
+    async def _in_thread(self, fn: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(fn, *args)
 
     def statistics(self) -> StoreStatistics:
         """Return how much was accepted and how much of it is stored."""
@@ -81,11 +84,11 @@ class Store(Module):
         self._run = self._accepted = self._stored = 0
 
     async def _connection(self) -> AsyncGenerator[sqlite3.Connection, None]:
-        connection = await trio.to_thread.run_sync(connect, self.path)
+        connection = await self._in_thread(connect, self.path)
         try:
             if not self._run:  # else the module was restarted, and goes on with its run
                 now = current_app().now()
-                self._run = await trio.to_thread.run_sync(begin_run, connection, now)
+                self._run = await self._in_thread(begin_run, connection, now)
             yield connection
         finally:
             connection.close()

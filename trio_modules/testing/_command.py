@@ -1,0 +1,326 @@
+"""The command ``trio-modules simulate``: many seeds, and the first that fails in full.
+
+The command line finds the target; this room knows what to do with it. With several jobs each
+process finds it for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import multiprocessing
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import attrs
+
+from trio_modules import App
+from trio_modules.testing._faults import Action, Fault, UnknownTarget, parse_fault
+from trio_modules.testing._plan import FaultPlan
+from trio_modules.testing._simulate import SimulationResult, simulate
+from trio_modules.testing._simulating import MakeApp, SimulationError
+
+__all__ = ["MISTAKES", "USAGE", "Found", "add_options", "run"]
+
+T = TypeVar("T")
+
+MISTAKES: tuple[type[Exception], ...] = (SimulationError, UnknownTarget)
+USAGE = """ [--seeds 0:1000] [--duration 7d] [--every 1h]
+       [--actions fail,hang] [--targets PATTERN] [--fault FAULT] [--only MODULE]
+       [--check TARGET] [--recovers-within 1h] [--picture FILE] [--jobs N] [--no-shrink]
+      """
+
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[smhdw]?)")
+_NEVER = "never"
+_RECOVERY = 3600.0
+_BAR = 30
+
+
+class Found(Protocol):
+    """What the command line makes of TARGET and ARGS; it can be sent to other processes."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def args(self) -> tuple[str, ...]: ...
+    def __call__(self) -> object: ...
+    def find(self, text: str) -> object: ...
+
+
+# ---------------------------------------------------------------- options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
+    add = parser.add_argument
+    add("--seeds", type=_typed(_seeds), default=range(100), help="one, or from:to; default: 0:100")
+    add("--duration", type=_typed(_seconds), default=86_400.0, help="default: 1d")
+    add("--every", type=_typed(_seconds_or_never), help="time between random faults; default: 1h")
+    add("--actions", type=_typed(_actions), help="some of fail,hang,...")
+    add("--targets", action="append", metavar="PATTERN", help="what random faults strike")
+    add("--fault", action="append", type=_typed(parse_fault), default=[], help=_FAULT_HELP)
+    add("--only", action="append", metavar="MODULE", default=[], help="simulate a part")
+    add("--check", metavar="TARGET", help="a function that takes the app and raises")
+    add("--recovers-within", type=_typed(_seconds_or_never), default=_RECOVERY, help="default: 1h")
+    add("--picture", type=Path, metavar="FILE", help="where to draw the failing run, as SVG")
+    add("--jobs", type=_typed(_jobs), default=1, metavar="N", help="processes; default: 1")
+    add("--no-shrink", action="store_true", help="leave the failing run as large as it is")
+
+
+_FAULT_HELP = "a fault by name, without random ones: \"fail('store/worker:poll', at=60)\""
+
+
+def _typed(read: Callable[[str], T]) -> Callable[[str], T]:
+    """What argparse calls: its own words hide what is wrong."""
+
+    def typed(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from None
+
+    return typed
+
+
+def _seeds(text: str) -> range:
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    if match is None:
+        raise ValueError(f"must be a number or two, as in 0:1000, got {text!r}")
+    first = int(match.group(1))
+    seeds = range(first, int(match.group(2) or first + 1))
+    if not seeds:
+        raise ValueError(f"must hold at least one seed, got {text!r}")
+    return seeds
+
+
+def _seconds(text: str) -> float:
+    parts = _AMOUNT.findall(text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not seconds or _AMOUNT.sub("", text).strip():
+        raise ValueError(f"must be a time above 0, as in 90, 30min, 12h, 7d, got {text!r}")
+    return seconds
+
+
+def _seconds_or_never(text: str) -> float:
+    return math.inf if text == _NEVER else _seconds(text)
+
+
+def _actions(text: str) -> tuple[Action, ...]:
+    return FaultPlan(actions=text.split(",")).actions
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"must be at least 1, got {text!r}")
+    return int(text)
+
+
+# ---------------------------------------------------------------- what is simulated
+
+
+@attrs.frozen
+class _Order:
+    """What is simulated with each seed."""
+
+    target: Found
+    duration: float
+    plan: FaultPlan
+    only: tuple[str, ...]
+    check: str | None
+    recovers_within: float | None
+    first_seed: int
+
+    def simulate(self, seed: int, *, shrink: bool) -> SimulationResult:
+        return simulate(
+            cast("MakeApp", self.target),
+            seed=seed,
+            duration=self.duration,
+            faults=self.plan,
+            check=self._check(),
+            recovers_within=self.recovers_within,
+            only=self.only,
+            shrink=shrink,
+            compare=seed == self.first_seed,
+        )
+
+    def _check(self) -> Callable[[App], object] | None:
+        if self.check is None:
+            return None
+        found = self.target.find(self.check)
+        if not callable(found):
+            raise SimulationError(f"{self.check!r} must be a function, got {found!r}")
+        return cast("Callable[[App], object]", found)
+
+    def command(self, result: SimulationResult, plan: FaultPlan) -> str:
+        """The line that simulates a result again."""
+        words = ["trio-modules", "simulate", self.target.text, "--seeds", str(result.seed)]
+        words += ["--duration", f"{result.duration:.12g}", *_words_of(plan)]
+        for name in result.only:
+            words += ["--only", name]
+        if self.check is not None:
+            words += ["--check", self.check]
+        if self.recovers_within != _RECOVERY:
+            words += ["--recovers-within", _shown(self.recovers_within)]
+        if self.target.args:
+            words += ["--", *self.target.args]
+        return " ".join(map(_quoted, words))
+
+
+def _words_of(plan: FaultPlan) -> Iterator[str]:
+    default = FaultPlan()
+    for fault in plan.faults:
+        yield from ("--fault", str(fault))
+    if plan.every != (None if plan.faults else default.every):
+        yield from ("--every", _shown(plan.every))
+    if plan.actions != default.actions:
+        yield from ("--actions", ",".join(plan.actions))
+    for pattern in plan.targets or ():
+        yield from ("--targets", pattern)
+
+
+def _shown(seconds: float | None) -> str:
+    return _NEVER if seconds is None else f"{seconds:g}"
+
+
+def _quoted(word: str) -> str:
+    """For a shell; faults have quotes in them, and are easier to read within the other kind."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def _order_of(target: Found, options: argparse.Namespace) -> _Order:
+    faults: list[Fault] = options.fault
+    every: float | None = options.every
+    if every is None and not faults:
+        every = FaultPlan().every
+    plan = FaultPlan(
+        every=_unless_never(every),
+        actions=options.actions or FaultPlan().actions,
+        targets=options.targets,
+        faults=faults,
+    )
+    return _Order(
+        target=target,
+        duration=options.duration,
+        plan=plan,
+        only=tuple(options.only),
+        check=options.check,
+        recovers_within=_unless_never(options.recovers_within),
+        first_seed=options.seeds[0],
+    )
+
+
+def _unless_never(seconds: float | None) -> float | None:
+    return None if seconds == math.inf else seconds
+
+
+# ---------------------------------------------------------------- doing it
+
+
+def run(target: Found, options: argparse.Namespace) -> int:
+    """Simulate one seed after another until one fails; return the exit code."""
+    order = _order_of(target, options)
+    seeds: range = options.seeds
+    total = _Total(len(seeds))
+    for summary in _summaries(order, seeds, min(options.jobs, len(seeds))):
+        total.add(summary)
+        if not summary.ok:
+            total.end()
+            return _tell(order, summary.seed, options)
+    total.end()
+    print(f"{total}: no promise broken")
+    return 0
+
+
+def _tell(order: _Order, seed: int, options: argparse.Namespace) -> int:
+    """Simulate a seed that fails once more, make it small, and show all of it."""
+    result = order.simulate(seed, shrink=not options.no_shrink)
+    smallest = result.shrunk or result
+    print(f"seed {seed}: {result.violations[0]}")
+    print(f"replay: {order.command(result, order.plan)}")
+    if result.shrunk is not None:
+        plan = FaultPlan(every=None, faults=smallest.faults)
+        print(f"smaller: {order.command(smallest, plan)}")
+    print(f"\n{smallest.timeline()}")
+    if options.picture is not None:
+        options.picture.write_text(smallest.picture())
+        print(f"\npicture: {options.picture}")
+    return 1
+
+
+@attrs.frozen
+class _Summary:
+    """What other processes tell of a simulation; *mistake* is why it couldn't be."""
+
+    seed: int
+    ok: bool = True
+    strikes: int = 0
+    restarts: int = 0
+    mistake: str = ""
+
+
+def _summary(order: _Order, seed: int) -> _Summary:
+    try:
+        result = order.simulate(seed, shrink=False)
+    except MISTAKES as exc:
+        return _Summary(seed, mistake=str(exc))
+    return _Summary(seed, result.ok, result.strikes, result.restarts)
+
+
+def _summaries(order: _Order, seeds: range, jobs: int) -> Iterator[_Summary]:
+    """Simulate each seed, in their order, and raise what is a mistake of the user's."""
+    if jobs == 1:
+        for seed in seeds:
+            yield _without_mistake(_summary(order, seed))
+        return
+    context = multiprocessing.get_context("spawn")
+    level = logging.getLogger().getEffectiveLevel() - 1
+    with ProcessPoolExecutor(jobs, context, logging.disable, (level,)) as executor:
+        try:
+            for summary in executor.map(partial(_summary, order), seeds):
+                yield _without_mistake(summary)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def _without_mistake(summary: _Summary) -> _Summary:
+    if summary.mistake:
+        raise SimulationError(summary.mistake)
+    return summary
+
+
+class _Total:
+    """The sums so far and, on a terminal, a bar that shows how far it is."""
+
+    def __init__(self, seeds: int) -> None:
+        self._seeds = seeds
+        self._done = self._strikes = self._restarts = 0
+        self._began = time.monotonic()
+        self._shows = sys.stderr.isatty()
+
+    def __str__(self) -> str:
+        return f"{self._done:,} simulations, {self._strikes:,} strikes, {self._restarts:,} restarts"
+
+    def add(self, summary: _Summary) -> None:
+        self._done += 1
+        self._strikes += summary.strikes
+        self._restarts += summary.restarts
+        if self._shows:
+            filled = _BAR * self._done // self._seeds
+            rate = self._done / max(time.monotonic() - self._began, 1e-9)
+            bar = "#" * filled + " " * (_BAR - filled)
+            sys.stderr.write(f"\r[{bar}] {self._done}/{self._seeds} seeds, {rate:.1f}/s ")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the line of the bar."""
+        if self._shows:
+            sys.stderr.write("\n")

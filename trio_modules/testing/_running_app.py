@@ -1,0 +1,165 @@
+"""An app in a test: a test that the app's end cuts short does not pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+
+import trio
+
+from trio_modules import App, ModuleStatus
+from trio_modules._util import check_seconds
+from trio_modules.testing._background import background
+from trio_modules.testing._collecting import Reports
+from trio_modules.testing._scheduling import all_tasks, break_shields
+from trio_modules.testing._telling import condition, listing, story, works_for
+
+__all__ = ["CutShort", "NoEnd", "SomethingLeft", "assert_nothing_left", "running"]
+
+
+class CutShort(AssertionError):
+    """The app went down by itself before the test was over (ours).
+
+    Attributes:
+        app: the app's name.
+        reason: why it went down.
+    """
+
+    def __init__(self, app: str, reason: str | None) -> None:
+        super().__init__(f"app {app!r} shut down before the test was over: {reason}")
+        self.app = app
+        self.reason = reason
+
+
+class NoEnd(AssertionError):
+    """The app began to shut down, and did not end until it was taken down by force (ours).
+
+    Attributes:
+        app: the app's name.
+        hanging: what did not end, and where it was waiting.
+    """
+
+    def __init__(self, app: str, within: float, hanging: tuple[str, ...]) -> None:
+        head = f"app {app!r} did not end within {within:g} s of the beginning of its shutdown"
+        super().__init__(listing(head, hanging))
+        self.app = app
+        self.hanging = hanging
+
+
+class SomethingLeft(AssertionError):
+    """Something of an app is alive after its block (ours).
+
+    Attributes:
+        app: the app's name.
+        left: a description of each.
+    """
+
+    def __init__(self, app: str, left: tuple[str, ...]) -> None:
+        super().__init__(listing(f"left of app {app!r}", left))
+        self.app = app
+        self.left = left
+
+
+@asynccontextmanager
+async def running(
+    app: App, *, reports: Reports | None = None, stop_within: float = 300.0
+) -> AsyncIterator[App]:
+    """Run *app* for the length of a block of a test (ours).
+
+    ``async with app:`` ends quietly when the app is shut down from inside, and skips the rest of
+    its body, as a program wants it. A test would then pass without its asserts; with this one it
+    fails.
+
+    Args:
+        app: what runs.
+        reports: collects what it reports, and is checked by whoever has made it; by default all
+            reports are unexpected, and checked at the end of the block.
+        stop_within: seconds that its shutdown may take, until what is left of it is cancelled
+            through all shields, and the test fails.
+
+    Yields:
+        the app.
+
+    Raises:
+        CutShort: if the app went down by itself, quietly, before the end of the block was reached.
+        NoEnd: if it didn't end; the message says what was hanging where.
+        UnexpectedReports: if something was reported.
+        Exception: what leaves the app's own block: `trio_modules.StartError`,
+            `trio_modules.ModuleCrashed`, the body's own exception, and so on; it goes before the
+            others, with a note of what was reported.
+
+    Cancellation stops the app in order. A block that itself awaits `trio_modules.App.shutdown`
+    goes on after.
+    """
+    if reports is not None and not isinstance(reports, Reports):
+        raise TypeError(f"reports must be a Reports, got {reports!r}")
+    check_seconds("stop_within", stop_within)
+    came_to_its_end = False
+    with Reports() if reports is None else nullcontext(reports) as collected:
+        async with collected.collect(app), _ending(app, stop_within):
+            async with app:
+                if not app.shutting_down.is_set():
+                    yield app
+                    came_to_its_end = True
+            if not came_to_its_end:
+                raise CutShort(app.name, app.shutdown_reason) from None
+
+
+@asynccontextmanager
+async def _ending(app: App, within: float) -> AsyncIterator[None]:
+    """See to it that the app ends in time once its shutdown has begun, in the block."""
+    hanging: list[str] = []
+    try:
+        async with background() as nursery:
+            nursery.start_soon(_end_by_force, app, app.shutting_down, within, hanging)
+            yield
+    except (Exception, trio.Cancelled):
+        if not hanging:
+            raise
+    if hanging:
+        raise NoEnd(app.name, within, tuple(hanging))
+
+
+async def _end_by_force(
+    app: App, shutting_down: trio.Event, within: float, hanging: list[str]
+) -> None:
+    await shutting_down.wait()
+    await trio.sleep(within)
+    for module in app.modules.values():
+        if module.status > ModuleStatus.OFFLINE:
+            hanging += [condition(module), *story(module)]
+    while True:  # what is cancelled may enter one more shield
+        tasks = [
+            task
+            for module in app.modules.values()
+            for task in all_tasks()
+            if works_for(task, module)
+        ]
+        break_shields(tasks, "the app did not end in time")
+        await trio.sleep(1)
+
+
+def assert_nothing_left(app: App) -> None:
+    """Make sure that nothing of *app* is alive, after its block (ours).
+
+    Args:
+        app: an app that has ended.
+
+    Raises:
+        SomethingLeft: if it still runs, if a module isn't offline or counts work, or if a task
+            that one of its modules has begun, anywhere in this run of Trio, goes on.
+    """
+    status = app.status()
+    left = [] if status.state == "offline" else [f"the app is {status.state}"]
+    tasks = list(all_tasks())
+    for module in app.modules.values():
+        work = status.modules[module.name].work
+        if module.status > ModuleStatus.OFFLINE or work.running:
+            left.append(f"{condition(module)}, and counts {work.running} workers")
+        left += [
+            f"task {task.name!r} of module {module.name!r}"
+            for task in tasks
+            if works_for(task, module)
+        ]
+    if left:
+        raise SomethingLeft(app.name, tuple(left))
