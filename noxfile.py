@@ -54,10 +54,14 @@ def traces(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests once and demand the branch coverage that pyproject.toml names."""
+    """Run the tests once and demand the branch coverage that pyproject.toml names.
+
+    What takes long by its nature has limits of real time, which a traced program can't keep.
+    """
     install_package(session, "tests")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", TIME_LIMIT, *session.posargs)
+    options = ("-n", "auto", "-m", "not slow", TIME_LIMIT)
+    session.run("coverage", "run", "-m", "pytest", *options, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

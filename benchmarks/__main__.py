@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     cancellable_workers,
     events,
+    hub,
     idle_memory,
     microtasks,
     restarts,
@@ -35,6 +36,7 @@ WORKS: tuple[Work, ...] = (
     *tasks.WORKS,
     *microtasks.WORKS,
     *events.WORKS,
+    hub.WORK,
 )
 SCALES = {"µs": 1e6, "B": 1.0}
 ROW = "{:<22} {:>12} {:>12} {:>7} {:>7} {:>13}  {}"

@@ -136,6 +136,39 @@ def test_limits_are_settable(limit: str) -> None:
     assert getattr(app, limit) == 7
 
 
+async def test_things_say_what_they_are(autojump_clock: MockClock) -> None:
+    """the repr of an app, a module, a resource and a handle has the name and the state."""
+    db = Module("db")
+    app = App(db, name="hub")
+
+    @db.lifespan
+    async def pool() -> AsyncGenerator[int]:
+        yield 1
+
+    async with app:
+        worker = db.start_service_worker(trio.sleep_forever, name="poll")
+        shown = [repr(each) for each in (app, db, pool, worker)]
+    assert shown == [
+        "<App 'hub', 1 modules, running>",
+        "<Module 'db' ONLINE>",
+        "<Resource db/pool>",
+        "<ServiceWorker db/poll running>",
+    ]
+    assert repr(app) == "<App 'hub', 1 modules, offline>"
+
+
+def test_settings_of_the_next_run_are_settable() -> None:
+    """whoever wants a run again sets the epoch and seeds the rng."""
+    rng = random.Random(1)
+    app = App(rng=rng)
+    assert app.rng is rng
+    assert app.epoch is None
+    app.epoch = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    assert app.epoch.year == 2030
+    with pytest.raises(ValueError, match="epoch must be aware"):
+        app.epoch = datetime(2030, 1, 1)  # noqa: DTZ001
+
+
 # --- the whole life ----------------------------------------------------------------------------
 
 
@@ -513,6 +546,27 @@ async def test_what_did_not_crash_waits_for_the_body(autojump_clock: MockClock) 
     assert apart.status is OFFLINE
 
 
+async def test_a_crash_beyond_the_budget_that_comes_late(autojump_clock: MockClock) -> None:
+    """the body's exception has begun the shutdown: the crash is reported, and named in a note."""
+    service = Service()
+    error, crash = ValueError("bad"), ValueError("crash")
+
+    async def body() -> None:
+        service.db.nursery.start_soon(raising(crash, 1))
+        service.app.request_shutdown("enough")
+        await stubborn(5)
+        raise error
+
+    async with service.app.reports() as channel:
+        with pytest.raises(ValueError, match="bad") as caught:
+            async with service.app:
+                await body()
+        reports = await drain(channel)
+    assert caught.value is error
+    assert [leaves_of(report.exception) for report in reports] == [[crash]]
+    assert "ModuleCrashed: module 'db' crashed beyond its budget" in notes_of(error)
+
+
 async def test_the_end_of_the_body_stops_in_order(autojump_clock: MockClock) -> None:
     """leaving the block stops everything and leaves no task behind."""
     service, before = Service(), tasks_living()
@@ -736,6 +790,18 @@ async def test_shutdown_in_the_blocks_task_waits_for_the_end(autojump_clock: Moc
         await trio.sleep(5)
         service.trace.add("body went on")
     assert service.trace.names[-3:] == ["web.stop", "db.stop", "body went on"]
+
+
+async def test_a_cancelled_shutdown_in_the_blocks_task(autojump_clock: MockClock) -> None:
+    """only the wait ends: the shutdown goes on, and the body is cancelled like any other."""
+    service = Service()
+    async with service.app:
+        with trio.move_on_after(0.5):
+            await service.app.shutdown()
+        await trio.sleep(5)
+        raise AssertionError("the body has been cancelled")
+    assert trio.current_time() == 2
+    assert service.trace.only(".stop") == ["web.stop", "db.stop"]
 
 
 async def test_shutdown_takes_a_reason_and_an_exit_code() -> None:
@@ -1161,6 +1227,42 @@ async def test_a_failed_prep_is_raised_by_entering(
     assert caught.value.__cause__ is error
     assert trace.only(".start", ".stop", "body") == []
     assert set(statuses(app).values()) == {ModuleStatus.DEAD}
+
+
+class Unshowable(Exception):
+    """An exception whose own code fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no way to show it")
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("where", ["app's prep", "prep", "start", "lifespan+", "stop", "lifespan-"])
+async def test_an_exception_that_can_not_be_shown_breaks_nothing(
+    autojump_clock: MockClock, where: str
+) -> None:
+    """it leaves like any other, and the messages say of what class it is."""
+    error = Unshowable()
+    app, _ = service_with(where, error)
+    with pytest.raises((StartError, ShutdownError)) as caught:
+        async with app:
+            await trio.sleep(10)
+    (leaving,) = getattr(caught.value, "exceptions", (caught.value,))
+    assert leaving.__cause__ is error
+    assert "<Unshowable, which can't be shown>" in str(leaving)
+    assert set(statuses(app).values()) <= {ModuleStatus.DEAD, OFFLINE}
+
+
+async def test_a_crash_that_can_not_be_shown_breaks_nothing(autojump_clock: MockClock) -> None:
+    """beyond the budget it is the cause of what leaves."""
+    error = Unshowable()
+    db = Module("db", restart=Restart(max_restarts=0))
+    db.service_worker(raising(error), restart=Restart(max_restarts=0))
+    with pytest.raises(ModuleCrashed, match="<Unshowable, which can't be shown>") as caught:
+        async with App(db):
+            await trio.sleep(10)
+    assert caught.value.__cause__ is error
 
 
 async def test_two_failed_preps_lose_no_error(autojump_clock: MockClock) -> None:

@@ -342,6 +342,23 @@ async def test_tree_is_the_default(folder: Path) -> None:
     assert named == await cli(folder, "graph", "service.py:app")
 
 
+CHAIN = """\
+from trio_modules import App, Module
+
+app = App(*[Module(f"m{n}", depends_on=[f"m{n - 1}"] if n else []) for n in range(2000)])
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("format_", ["tree", "mermaid", "dot"])
+async def test_the_graph_of_a_long_chain(folder: Path, format_: str) -> None:
+    """it doesn't end in a recursion."""
+    (folder / "chain.py").write_text(CHAIN)
+    ended = await cli(folder, "graph", "chain.py:app", "--format", format_)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert len(ended.stdout.splitlines()) >= 2000
+
+
 def below(tree: str, name: str) -> list[str]:
     """Return the names under the first line of a name, as far as they are indented more."""
     lines = [

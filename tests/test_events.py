@@ -484,6 +484,23 @@ async def test_a_thread_triggers_by_way_of_trio(autojump_clock: MockClock) -> No
     assert gate.seen == list(range(6))
 
 
+async def test_a_thread_waits_for_room(autojump_clock: MockClock) -> None:
+    """trio.from_thread.run of a trigger comes back when the full hook has room."""
+    source, sink, event = pair(int)
+    gate = Gate()
+    sink.hook(event, gate, name="hook", buffer=1)
+    app = App(source, sink)
+    async with app, trio.open_nursery() as nursery:
+        event.trigger_nowait(0)
+        await let_run()
+        event.trigger_nowait(1)
+        nursery.start_soon(trio.to_thread.run_sync, trio.from_thread.run, event.trigger, 2)
+        while not hook_figures(event, "sink/hook")[-1]:
+            await trio.lowlevel.checkpoint()
+        gate.may.set()
+    assert gate.seen == [0, 1, 2]
+
+
 # ---------------------------------------------------------------------- deadlocks
 
 
@@ -555,6 +572,30 @@ async def test_a_worker_that_a_hook_started_may_wait_for_it(autojump_clock: Mock
         await event.trigger(0)
         await trio.sleep(2)
         assert seen == [0, 1, 2]
+
+
+async def test_a_thread_of_a_hook_is_part_of_it(autojump_clock: MockClock) -> None:
+    """a trigger that a hook makes by way of a thread would wait for that hook, too."""
+    source, sink, event = pair(int)
+    caught: list[BaseException] = []
+    ended = trio.Event()
+
+    def attempt() -> None:
+        with pytest.raises(EventDeadlock) as info:
+            trio.from_thread.run(event.trigger, 2)
+        caught.append(info.value)
+
+    @sink.hook(event, buffer=1)
+    async def again(n: int) -> None:
+        if n == 0:
+            await event.trigger(1)
+            await trio.to_thread.run_sync(attempt)
+            ended.set()
+
+    async with App(source, sink):
+        await event.trigger(0)
+        await ended.wait()
+        assert len(caught) == 1
 
 
 @pytest.mark.parametrize("where", ["start", "lifespan", "child", "service worker"])
@@ -677,6 +718,59 @@ async def test_a_circle_of_full_buffers_is_named_in_the_log(
     assert said, caplog.text
     assert len(said) == len(set(said))
     assert all("left/ping" in text and "right/pong" in text for text in said)
+
+
+def said_of_circles(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "each other" in record.msg]
+
+
+async def test_a_circle_is_named_within_seconds_in_its_order(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """three modules in a circle: 5 seconds after its first wait each hook has named all of it."""
+    modules = [Module(f"m{number}", stop_timeout=4) for number in range(3)]
+    events = [module.event("event", int) for module in modules]
+
+    async def pass_on(_: int, to: Event[int]) -> None:
+        for n in range(4):
+            await to.trigger(n)
+
+    for number, module in enumerate(modules):
+        module.hook(events[number], pass_on, events[(number + 1) % 3], name="hook", buffer=1)
+    async with App(*modules):
+        events[0].trigger_nowait(0)
+        await trio.sleep(4.9)
+        assert said_of_circles(caplog) == []
+        await trio.sleep(0.2)
+        said = said_of_circles(caplog)
+        await trio.sleep(60)
+        assert said_of_circles(caplog) == said  # once, not every 5 seconds
+    ring = "m0/hook -> m1/hook -> m2/hook -> m0/hook -> m1/hook -> m2/hook"
+    assert said
+    assert all(text.partition(": ")[2] in ring for text in said)
+
+
+async def test_a_slow_hook_is_no_circle(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """senders that wait long for a hook that only takes its time are nobody's warning."""
+    modules = [Module(f"m{number}") for number in range(3)]
+    events = [module.event("event", int) for module in modules]
+    gate = Gate()
+
+    async def pass_on(n: int, to: Event[int]) -> None:
+        await to.trigger(n)
+
+    modules[1].hook(events[0], pass_on, events[1], buffer=1)
+    modules[2].hook(events[1], gate, buffer=1)
+    async with App(*modules), trio.open_nursery() as nursery:
+        for n in range(8):
+            nursery.start_soon(events[0].trigger, n)
+        await trio.sleep(100)
+        assert nursery.child_tasks
+        gate.may.set()
+    assert sorted(gate.seen) == list(range(8))
+    assert said_of_circles(caplog) == []
 
 
 # ---------------------------------------------------------------------- names

@@ -1,8 +1,9 @@
 """Events flow while modules go up and down, crash, restart, fail and are managed, as chance has it.
 
-Each example is a plan: what hooks there are, and what happens in each life of the app. The model
-is simple. What was triggered, in which order, an `App.subscribe` says. Each hook writes down what
-it begins with and what it gets done. ``SOAK_EXAMPLES`` sets how many plans are tried.
+An example is a plan: what hooks there are, and what happens in each life of the app. Or it is made
+up step by step, by a state machine. The model is simple. What was triggered, in which order, an
+`App.subscribe` says. Each hook writes down what it begins with and what it gets done.
+``SOAK_EXAMPLES`` sets how many are tried.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import random
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from lifecycle_helpers import watching
-from support import deterministic_scheduling
+from support import deterministic_scheduling, let_run
 from trio.testing import MockClock
 
 from trio_modules import (
@@ -29,6 +34,7 @@ from trio_modules import (
     Module,
     ModuleOffline,
     ModuleStatus,
+    Occurrence,
     Overflow,
     Restart,
     StartError,
@@ -36,7 +42,9 @@ from trio_modules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from outcome import Outcome
 
 EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "200"))
 MODULES = 3
@@ -110,6 +118,7 @@ HOOKS = st.builds(
     fails=st.booleans(),
     forwards=st.booleans(),
 )
+HOOK_LISTS = st.lists(HOOKS, min_size=1, max_size=5)
 STEPS = st.builds(
     Step,
     kind=st.sampled_from(KINDS),
@@ -120,7 +129,7 @@ STEPS = st.builds(
 PLANS = st.builds(
     Plan,
     seed=st.integers(0, 2**16),
-    hooks=st.lists(HOOKS, min_size=1, max_size=5),
+    hooks=HOOK_LISTS,
     depends=st.booleans(),
     lives=st.lists(st.lists(STEPS, max_size=25), min_size=1, max_size=2),
 )
@@ -187,6 +196,8 @@ class World:
         )
         self.offsets: dict[str, int] = {}
         self.nursery: trio.Nursery | None = None
+        self.triggered: dict[str, list[int]] = {}
+        self.channel: trio.MemoryReceiveChannel[Occurrence]
 
     def _module(self, number: int) -> Module:
         module = Module(
@@ -304,16 +315,22 @@ class World:
         self.offsets = now
         return None
 
-    def faults(self, triggered: dict[str, list[int]]) -> Iterator[str]:
+    def order_fault(self, recorder: Recorder) -> str | None:
+        """What a hook begins with is a part of what was triggered, in that order."""
+        order = self.triggered[f"m{recorder.plan.event}"]
+        first = list(dict.fromkeys(recorder.begun))
+        in_order = is_subsequence(first, order)
+        return None if in_order else f"{recorder.name} out of order: {first} of {order}"
+
+    def faults(self) -> Iterator[str]:
         """Say what is wrong after a life of the app."""
         infos = {
             info.name: info for each in self.app.status().modules.values() for info in each.hooks
         }
         for recorder in self.recorders + self.added:
-            order = triggered[f"m{recorder.plan.event}"]
             first = list(dict.fromkeys(recorder.begun))
-            if not is_subsequence(first, order):
-                yield f"{recorder.name} out of order: {first} of {order}"
+            if fault := self.order_fault(recorder):
+                yield fault
             if not recorder.plan.retries and len(first) != len(recorder.begun):
                 yield f"{recorder.name} got something twice: {recorder.begun}"
             if len(set(recorder.done)) != len(recorder.done):
@@ -327,12 +344,13 @@ class World:
             if info.delivered != len(delivered):
                 yield f"{recorder.name} had {delivered}, its figures say {info}"
         for event in self.events:
-            if event.statistics().triggered != len(triggered[event.module.name]):
-                yield f"{event} was triggered {triggered[event.module.name]}"
+            if event.statistics().triggered != len(self.triggered[event.module.name]):
+                yield f"{event} was triggered {self.triggered[event.module.name]}"
 
     # ------------------------------------------------------------ a life of the app
 
-    async def live(self, steps: list[Step]) -> list[str]:
+    async def live(self, use: Callable[[], Awaitable[None]]) -> list[str]:
+        """Run the app once, with *use* as its body; what was wrong."""
         self.offsets.clear()
         self.added.clear()
         for recorder in self.recorders:
@@ -340,23 +358,39 @@ class World:
         for number, module in enumerate(self.modules):
             self.broken[number] = False
             module.enable()
-        triggered: dict[str, list[int]] = {module.name: [] for module in self.modules}
-        async with self.app.subscribe(buffer=100_000) as channel:
+        self.triggered = {module.name: [] for module in self.modules}
+        async with self.app.subscribe(buffer=100_000) as self.channel:
             with watching(self.step_fault) as broken, trio.fail_after(LONGEST_STEP * 30):
                 async with trio.open_nursery() as self.nursery, self.app:
-                    for step in steps:
-                        with trio.fail_after(LONGEST_STEP):
-                            await self.take(step)
+                    await use()
                     self.nursery.cancel_scope.deadline = trio.current_time() + LONGEST_STEP
-            async for seen in channel:
+            self.listen()
+        return [*broken[:1], *self.faults()]
+
+    def listen(self) -> None:
+        """Note what was triggered since it was called last."""
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                seen = self.channel.receive_nowait()
                 assert isinstance(seen.data, int)
-                triggered[seen.event.full_name.partition("/")[0]].append(seen.data)
-        return [*broken[:1], *self.faults(triggered)]
+                self.triggered[seen.event.full_name.partition("/")[0]].append(seen.data)
 
 
 def is_subsequence(some: list[int], whole: list[int]) -> bool:
     rest = iter(whole)
     return all(each in rest for each in some)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let nothing be logged that happens on purpose."""
+    logger = logging.getLogger("trio_modules")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @given(PLANS)
@@ -366,18 +400,184 @@ def is_subsequence(some: list[int], whole: list[int]) -> bool:
 )
 def test_events_are_handled_in_order_or_counted(plan: Plan) -> None:
     """each hook begins with a part of what was triggered, in order, and the rest is counted."""
-    logger = logging.getLogger("trio_modules")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with deterministic_scheduling(plan.seed):
-            trio.run(check, plan, clock=MockClock(autojump_threshold=0))
-    finally:
-        logger.setLevel(level)
+    with quiet(), deterministic_scheduling(plan.seed):
+        trio.run(check, plan, clock=MockClock(autojump_threshold=0))
 
 
 async def check(plan: Plan) -> None:
     world = World(plan)
     for number, steps in enumerate(plan.lives):
-        faults = await world.live(steps)
+        faults = await world.live(partial(play, world, steps))
         assert not faults, f"life {number}: {faults}"
+
+
+async def play(world: World, steps: list[Step]) -> None:
+    for step in steps:
+        with trio.fail_after(LONGEST_STEP):
+            await world.take(step)
+
+
+# ---------------------------------------------------------------------- a state machine
+
+
+class Puppet:
+    """A world in a Trio run that stands still until it is told what happens next.
+
+    The run is a guest of whoever calls these plain functions; its clock stands still, too.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.faults: list[str] = []
+        self._clock = MockClock(autojump_threshold=0)
+        self._ticks: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._stands_still = self._is_over = False
+        self._orders: trio.MemorySendChannel[Callable[[], Awaitable[object]]]
+        self._outcome: Outcome[None] | None = None
+        trio.lowlevel.start_guest_run(
+            self._live,
+            run_sync_soon_threadsafe=self._ticks.put,
+            done_callback=self._end,
+            clock=self._clock,
+        )
+        self._go_on()
+
+    def tell(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Let something happen in the body of the app, and all that follows at this moment."""
+        self._token.run_sync_soon(self._orders.send_nowait, partial(async_fn, *args))
+        self._go_on()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.tell(self._sleep, seconds)
+
+    def live_again(self) -> None:
+        """Leave the app, and enter it again."""
+        self._token.run_sync_soon(self._orders.close)
+        self._go_on()
+
+    def die(self) -> None:
+        """Leave the app, and end."""
+        self._is_over = True
+        self.live_again()
+        assert self._outcome is not None
+
+    def _go_on(self) -> None:
+        self._stands_still = False
+        while not self._stands_still and self._outcome is None:
+            self._ticks.get(timeout=60)()
+        if self._outcome is not None:
+            self._outcome.unwrap()
+
+    def _end(self, outcome: Outcome[None]) -> None:
+        self._outcome = outcome
+
+    async def _live(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        while not self._is_over:
+            self.faults += await self.world.live(self._obey)
+
+    async def _obey(self) -> None:
+        self._orders, orders = trio.open_memory_channel[Any](1)
+        self._clock.autojump_threshold = math.inf
+        with orders:
+            self._stands_still = True
+            async for order in orders:
+                await order()
+                await let_run()
+                self._stands_still = True
+        self._clock.autojump_threshold = 0
+
+    async def _sleep(self, seconds: float) -> None:
+        self._clock.autojump_threshold = 0
+        await trio.sleep(seconds)
+        self._clock.autojump_threshold = math.inf
+
+
+AMOUNTS = st.integers(1, 12)
+
+
+class EventsMachine(RuleBasedStateMachine):
+    """Events flow while modules go up and down, restart, crash, are managed and get hooks."""
+
+    @initialize(seed=st.integers(0, 2**16), hooks=HOOK_LISTS, depends=st.booleans())
+    def begin(self, seed: int, hooks: list[HookPlan], depends: bool) -> None:
+        self.patches = contextlib.ExitStack()
+        self.patches.enter_context(quiet())
+        self.patches.enter_context(deterministic_scheduling(seed))
+        self.world = World(Plan(seed, hooks, depends, lives=[]))
+        self.puppet = Puppet(self.world)
+
+    def happens(self, kind: Kind, module: int, amount: int = 1) -> None:
+        self.puppet.tell(self.world.take, Step(kind, module, amount, waits=False))
+
+    @rule(module=INDEX, count=AMOUNTS)
+    def trigger(self, module: int, count: int) -> None:
+        self.happens("send many", module, count)
+
+    @rule(module=INDEX, count=AMOUNTS)
+    def trigger_nowait(self, module: int, count: int) -> None:
+        self.happens("nowait", module, count)
+
+    @rule(module=INDEX, count=AMOUNTS)
+    def inject(self, module: int, count: int) -> None:
+        self.happens("inject", module, count)
+
+    @rule(module=INDEX)
+    def crash(self, module: int) -> None:
+        self.happens("crash", module)
+
+    @rule(module=INDEX, count=AMOUNTS)
+    def crash_in_the_step_of_events(self, module: int, count: int) -> None:
+        self.puppet.tell(self._trigger_and_crash, module, count)
+
+    async def _trigger_and_crash(self, module: int, count: int) -> None:
+        self.world.send_nowait(Step("nowait", module, count, waits=False))
+        await self.world.crash(self.world.modules[module])
+
+    @rule(module=INDEX)
+    def restart(self, module: int) -> None:
+        self.happens("restart", module)
+
+    @rule(module=INDEX)
+    def enable_or_disable(self, module: int) -> None:
+        self.happens("switch", module)
+
+    @rule(module=INDEX)
+    def break_or_mend_the_start(self, module: int) -> None:
+        self.happens("break", module)
+
+    @rule(module=INDEX, which=AMOUNTS)
+    def add_hook(self, module: int, which: int) -> None:
+        self.happens("add", module, which)
+
+    @rule(seconds=st.sampled_from([0.05, 0.5, 1, 2.5, 7, 40]))
+    def wait(self, seconds: float) -> None:
+        self.puppet.wait(seconds)
+
+    @rule()
+    def live_again(self) -> None:
+        self.puppet.live_again()
+        assert self.puppet.faults == []
+
+    @invariant()
+    def nothing_is_lost_uncounted(self) -> None:
+        assert self.world.step_fault() is None
+
+    @invariant()
+    def what_hooks_begin_with_is_in_order(self) -> None:
+        self.world.listen()
+        for recorder in self.world.recorders + self.world.added:
+            assert self.world.order_fault(recorder) is None
+
+    def teardown(self) -> None:
+        if hasattr(self, "puppet"):
+            self.puppet.die()  # raises if anything still waits after a bounded time
+            self.patches.close()
+            assert self.puppet.faults == []
+
+
+EventsMachine.TestCase.settings = settings(
+    max_examples=max(1, EXAMPLES // 4), stateful_step_count=40
+)
+TestEventsMachine = EventsMachine.TestCase

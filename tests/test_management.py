@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -442,6 +443,63 @@ async def test_nobody_waits_for_the_modules_of_others(autojump_clock: MockClock)
             nursery.start_soon(app.manage)
         assert took == {"quick": 2, "slow": 10}
         assert trio.current_time() == 21
+
+
+async def test_a_start_does_not_wait_for_what_others_stop(autojump_clock: MockClock) -> None:
+    """what an earlier call stops holds up what that call starts, and nothing else."""
+    log: list[str] = []
+    slow = service(log, "slow", stop=20, enabled=True)
+    heir = service(log, "heir")
+    again = service(log, "again", enabled=True)
+    new = service(log, "new")
+    app = App(slow, heir, again, new, managed=True)
+    at: dict[str, float] = {}
+
+    async def note(module: Module) -> None:
+        await module.wait_online()
+        at[module.name] = trio.current_time()
+
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(switch, app, on=(heir,), off=(slow, again)))
+        await trio.sleep(1)
+        for module in (heir, again, new):
+            nursery.start_soon(note, module)
+        assert await switch(app, on=(again,)) == 19
+        assert await switch(app, on=(new,)) == 0
+        await let_run()
+    assert at == {"again": 1, "heir": 20, "new": 20}
+
+
+async def test_what_is_held_up_may_be_wished_again(autojump_clock: MockClock) -> None:
+    """by whomever: it still waits for what was to stop before it."""
+    log: list[str] = []
+    old = service(log, "old", stop=20, enabled=True)
+    new = service(log, "new")
+    app = App(old, new, managed=True)
+    async with app, trio.open_nursery() as nursery:
+        log.clear()
+        nursery.start_soon(partial(switch, app, on=(new,), off=(old,)))
+        await trio.sleep(1)
+        await switch(app, off=(new,))
+        assert trio.current_time() == 20
+        nursery.start_soon(partial(switch, app, on=(new,)))
+        await trio.sleep(1)
+    assert log[:4] == ["stop old", "stopped old", "start new", "started new"]
+
+
+async def test_a_start_that_fails_while_another_stop_goes_on(autojump_clock: MockClock) -> None:
+    """it is tried once, and its error is raised when all is done."""
+    log: list[str] = []
+    slow = service(log, "slow", stop=20, enabled=True)
+    bad = Module("bad")
+    tries = failing_start(bad, ValueError("bad"), ValueError("bad"))
+    app = App(slow, bad, managed=True)
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(switch, app, off=(slow,)))
+        await trio.sleep(1)
+        with pytest.raises(StartError):
+            await switch(app, on=(bad,))
+        assert (trio.current_time(), tries) == (20, [1])
 
 
 async def test_nobody_returns_early_because_of_others(autojump_clock: MockClock) -> None:

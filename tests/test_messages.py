@@ -80,23 +80,26 @@ def assignments(function: ast.AST) -> dict[str, list[ast.expr]]:
     return found
 
 
-def said_by_raise(node: ast.Raise) -> list[ast.expr]:
-    """Return the arguments of the exception that is raised, if one is made there."""
-    return list(node.exc.args[:1]) if isinstance(node.exc, ast.Call) else []
+def said_in(node: ast.AST, function: str) -> list[ast.expr]:
+    """Return the message of the exception that is raised or made there, or described."""
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        return list(node.exc.args[:1])
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return list(node.args[:1]) if node.func.id.endswith("Error") else []
+    if isinstance(node, ast.Return) and node.value and function == "__str__":
+        return [node.value]
+    return []
 
 
 def messages_in(source: str) -> set[str]:
-    """Return the texts of all exceptions that a source raises or describes in ``__str__``."""
+    """Return the texts of all exceptions that a source makes or describes in ``__str__``."""
     found: set[str] = set()
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         assigned = assignments(function)
         for node in ast.walk(function):
-            said: list[ast.expr] = said_by_raise(node) if isinstance(node, ast.Raise) else []
-            if isinstance(node, ast.Return) and node.value and function.name == "__str__":
-                said.append(node.value)
-            for expression in said:
+            for expression in said_in(node, function.name):
                 found.update(texts_of(expression, assigned))
     return found
 
@@ -145,6 +148,7 @@ def test_messages_have_the_common_form(message: str) -> None:
         ("def f():\n    text = 'one'\n    raise ValueError(text)", {"one"}),
         ("def f():\n    raise ValueError('one' if x else 'two')", {"one", "two"}),
         ("class E:\n    def __str__(self):\n        return f'{self.x} fell'", {"{} fell"}),
+        ("def f():\n    g(ValueError('made'), len('none'))", {"made"}),
         ("def f():\n    raise\ndef g():\n    raise error", set()),
     ],
 )
@@ -570,6 +574,38 @@ def test_a_bad_count(name: str, use: Callable[[int], object]) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         use(-2)
     assert says(caught.value, name, "-2")
+
+
+KINDS: list[tuple[str, str, Callable[[], object]]] = [
+    ("restart", "3", lambda: module_with(restart=3)),
+    ("depends_on", "3", lambda: module_with(depends_on=3)),
+    ("depends_on", "3", lambda: module_with(depends_on=[3])),
+    ("restart", "3", lambda: module_with().service_worker(nothing, restart=3)),  # type: ignore[call-overload]
+    ("backoff", "'fast'", lambda: module_with().service_worker(nothing, backoff="fast")),  # type: ignore[call-overload]
+    ("id", "3", lambda: module_with().set_hint(3, "all is well")),  # type: ignore[arg-type]
+    ("name", "3", lambda: Module(3)),  # type: ignore[arg-type]
+    ("name", "3", lambda: module_with().worker(nothing, name=3)),  # type: ignore[call-overload]
+    ("cancel_scope", "3", lambda: module_with().start_worker(nothing, cancel_scope=3)),  # type: ignore[arg-type]
+    ("rng", "3", lambda: App(rng=3)),  # type: ignore[arg-type]
+    ("epoch", "'today'", lambda: App(epoch="today")),  # type: ignore[arg-type]
+    ("max_concurrent_tasks", "1.5", lambda: App(max_concurrent_tasks=1.5)),  # type: ignore[arg-type]
+    ("backoff", "3", lambda: Restart(backoff=3)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("name", "shown", "use"), KINDS, ids=range(len(KINDS)))
+def test_a_value_of_a_wrong_kind(name: str, shown: str, use: Callable[[], object]) -> None:
+    """it is refused; argument and value are named."""
+    with pytest.raises(TypeError, match=name) as caught:
+        use()
+    assert says(caught.value, name, shown)
+
+
+def test_a_grid_without_an_interval() -> None:
+    """a beat every zero seconds is refused, like one of negative length."""
+    with pytest.raises(ValueError, match="interval") as caught:
+        Module("db").every(0, nothing)
+    assert says(caught.value, "interval", "0")
 
 
 CHOICES: list[tuple[str, Callable[[str], object]]] = [

@@ -1027,6 +1027,22 @@ async def test_a_module_started_by_hand_has_the_apps_context(autojump_clock: Moc
     assert seen == ["entry's", "entry's"]
 
 
+async def test_a_module_added_by_hand_has_the_apps_context(autojump_clock: MockClock) -> None:
+    """add() prepares and starts modules in the context of the entry, not of its caller."""
+    db, seen = Module("db"), list[str]()
+
+    async def note() -> None:
+        seen.append(setting.get())
+
+    db.on_prep(note)
+    db.on_start(note)
+    setting.set("entry's")
+    async with App() as app:
+        setting.set("caller's")
+        await app.add(db)
+    assert seen == ["entry's", "entry's"]
+
+
 # --- failures: several at a time, and what becomes of them -------------------------------------
 
 

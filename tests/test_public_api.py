@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import trio_modules
+from trio_modules import abc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +118,14 @@ def test_the_face_has_the_names_of_the_contract_and_no_others() -> None:
     assert sorted(leaked) == sorted(FACE)
 
 
+def test_the_protocols_have_a_place_of_their_own() -> None:
+    """what users implement or annotate with is in trio_modules.abc, and is no part of the face."""
+    protocols = importlib.import_module("trio_modules.abc")
+    assert protocols.__all__
+    assert all(hasattr(protocols, name) for name in protocols.__all__)
+    assert not set(protocols.__all__) & set(trio_modules.__all__)
+
+
 def test_a_star_import_gives_the_face() -> None:
     """__all__ lists the same names."""
     assert sorted(name for name in trio_modules.__all__ if is_public(name)) == sorted(FACE)
@@ -191,6 +201,21 @@ def test_public_fields_are_typed() -> None:
         and re.search(r"\bAny\b", ast.unparse(node.annotation))
     ]
     assert vague == []
+
+
+def test_an_event_has_no_other_names_than_those_of_its_users() -> None:
+    """what the framework needs of an event isn't among its public attributes."""
+    event = trio_modules.Module("m").event("event", int)
+    public = {name for name in dir(event) if is_public(name)}
+    described = {"name", "full_name", "module", "internal"}
+    assert public == described | {"trigger", "trigger_nowait", "subscribe", "statistics"}
+
+
+def test_types_to_annotate_with_can_be_imported() -> None:
+    """what a method returns that isn't in the face is in trio_modules.abc."""
+    event = trio_modules.Module("m").event("event", int)
+    assert type(event.statistics()) is abc.EventStatistics
+    assert set(abc.__all__) == {name for name in vars(abc) if is_public(name)} - {"annotations"}
 
 
 LIST_WHAT_AN_IMPORT_LOADS = """

@@ -409,6 +409,49 @@ async def test_a_forced_exit_writes_what_is_in_the_buffers(
         assert ended.stdout == "printed\n"
 
 
+CTRL_C = """
+place = sys.argv[1]
+db = Module("db")
+web = Module("web", depends_on=[db])
+app = App(db, web)
+
+async def here(name):
+    if name == place:
+        print("ready\\n", end="", flush=True)  # one write, which Ctrl-C can't split
+        await trio.sleep_forever()
+
+web.on_prep(here, "prep")
+web.on_start(here, "start")
+web.on_stop(here, "stop")
+
+@db.on_stop
+async def stop():
+    say("db stopped")
+
+async def main():
+    try:
+        async with app:
+            await here("body")
+    finally:
+        say("left")
+
+trio.run(main)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("place", ["prep", "start", "body", "stop"])
+async def test_ctrl_c_without_run(program: Callable[[str], Path], place: str) -> None:
+    """in a plain trio.run it reaches the block's caller, after everything stopped in order."""
+    async with python(program(CTRL_C), place) as service:
+        await service.ready()
+        service.send(signal.SIGINT)
+        await service.exit_code()
+    stopped = [] if place == "prep" else ["db stopped"]
+    assert service.stdout.lines == ["ready", *stopped, "left"]
+    assert service.stderr.lines[-1] == "KeyboardInterrupt"
+
+
 # --- the shutdown's time limit -----------------------------------------------------------------
 
 

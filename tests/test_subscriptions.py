@@ -257,3 +257,30 @@ async def test_statistics_and_status_show_every_hook(autojump_clock: MockClock) 
         assert (info.delivered, info.backlog, info.handling) == (5, 0, 0)
         nursery.cancel_scope.cancel()
     assert event.statistics().delivered == 5
+
+
+async def test_the_figures_of_a_hook_stay_when_it_is_closed(autojump_clock: MockClock) -> None:
+    """a hook that gets nothing any more is among the closed ones, until it is back."""
+    source, sink, event = pair(int)
+    sink.hook(event, Gate(is_open=True), name="h")
+    source.enable()
+    sink.enable()
+    app = App(source, sink, managed=True)
+    async with app:
+        assert event.statistics().closed == ()
+        for n in range(3):
+            event.trigger_nowait(n)
+        await let_run()
+        (before,) = event.statistics().hooks
+        await switch_off(app, sink)
+        event.trigger_nowait(3)
+        figures = event.statistics()
+        assert figures.hooks == ()
+        assert figures.closed == (before,)
+        sink.enable()
+        await app.manage()
+        assert event.statistics().hooks == (before,)
+        assert event.statistics().closed == ()
+    assert [hook.delivered for hook in event.statistics().closed] == [3]
+    async with app:
+        assert event.statistics().closed == ()

@@ -282,6 +282,22 @@ async def test_a_cancel_scope_cancelled_before_the_first_step(autojump_clock: Mo
     assert passed == []
 
 
+async def test_a_cancel_scope_that_was_used_before(autojump_clock: MockClock) -> None:
+    """the worker never begins: Trio's error is reported, and nothing is left behind."""
+    m, scope = Module("m"), trio.CancelScope()
+    app = App(m)
+
+    async def body() -> None:
+        for _ in range(2):
+            m.start_worker(trio.sleep, 1, cancel_scope=scope)
+        await trio.sleep(2)
+        gc.collect()  # which would warn of a coroutine that was never awaited
+        assert app.status().totals.work.running == 0
+
+    (report,) = await reports_of(app, body)
+    assert isinstance(report.exception, RuntimeError)
+
+
 async def test_a_cancel_scopes_deadline(autojump_clock: MockClock) -> None:
     """a deadline of the caller's scope ends the worker, too."""
     m = Module("m")

@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from functools import partial
 from graphlib import TopologicalSorter
 
 import attrs
@@ -26,6 +27,7 @@ from trio_modules._exceptions import (
     ModuleCrashed,
     StartError,
     StopError,
+    shown,
 )
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._hooks import EventRoom, ModuleEvents
@@ -41,7 +43,7 @@ from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import WallClock
 from trio_modules._tasktree import format_tree
 from trio_modules._timers import Timers
-from trio_modules._util import callable_name, shown
+from trio_modules._util import callable_name
 from trio_modules._verdict import Verdict
 
 __all__ = ["AppRun", "Member", "Settings"]
@@ -606,10 +608,11 @@ class AppRun:
     # ------------------------------------------------------------ for the app
 
     def in_root(self, fn: Callable[[], Awaitable[object]], name: str) -> None:
-        """Run *fn* in the root nursery, where no caller's cancellation reaches it."""
+        """Run *fn* in the root nursery and the app's context, out of reach of its caller."""
         if self._root_nursery is None or self._ended.is_set():
             raise RuntimeError(f"{name} came too late: the app has stopped")
-        self._root_nursery.start_soon(fn, name=name)
+        start = partial(self._root_nursery.start_soon, fn, name=name)
+        self._host.context.run(start)
 
     def tree(self) -> str:
         """Every module with every task in it, and what else runs, each with its stack."""

@@ -198,26 +198,16 @@ def _tree(app: App) -> Iterator[str]:
     hard, soft = _hard_and_soft(app)
     needed = {name for edges in (hard, soft) for names in edges.values() for name in names}
     shown: set[str] = set()
-    for root in (name for name in hard if name not in needed):
-        yield from _branch(root, root, "", hard, soft, shown)
-
-
-def _branch(
-    name: str,
-    label: str,
-    indent: str,
-    hard: Mapping[str, Sequence[str]],
-    soft: Mapping[str, Sequence[str]],
-    shown: set[str],
-) -> Iterator[str]:
-    below = [(other, other) for other in hard[name]] + [(o, f"({o})") for o in soft[name]]
-    again = name in shown and below
-    yield f"{indent}{label}{' ...' if again else ''}"
-    if again:
-        return
-    shown.add(name)
-    for other, text in below:
-        yield from _branch(other, text, indent + "  ", hard, soft, shown)
+    todo = [(name, name, 0) for name in reversed(list(hard)) if name not in needed]
+    while todo:  # a loop, since a chain of modules may be longer than Python's stack
+        name, label, depth = todo.pop()
+        below = [(o, o, depth + 1) for o in hard[name]]
+        below += [(o, f"({o})", depth + 1) for o in soft[name]]
+        again = name in shown and below
+        yield f"{depth * '  '}{label}{' ...' if again else ''}"
+        if not again:
+            shown.add(name)
+            todo += reversed(below)
 
 
 def _mermaid(app: App) -> Iterator[str]:

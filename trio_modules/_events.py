@@ -34,6 +34,7 @@ __all__ = [
     "Inbox",
     "Injected",
     "Occurrence",
+    "Outlet",
     "Overflow",
     "Source",
     "cycle_from",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: The classes of data that isn't checked.
+ANYTHING: tuple[type, ...] = (object,)
 
 
 class Overflow(enum.Enum):
@@ -100,6 +104,7 @@ class EventStatistics:
         delivered: how often a hook has handled it, over all of them.
         dropped: how often a hook or a subscription has missed it.
         hooks: the hooks that get it now; those of modules that are stopped get nothing.
+        closed: the declared hooks that don't, but did before.
         injected: how often it was injected in whose name, by "module/event".
     """
 
@@ -107,6 +112,7 @@ class EventStatistics:
     delivered: int
     dropped: int
     hooks: tuple[HookStatistics, ...]
+    closed: tuple[HookStatistics, ...]
     injected: Mapping[str, int]
 
 
@@ -224,10 +230,6 @@ class Inbox:
         self.accepted -= 1
         return True
 
-    def wake(self) -> None:
-        """There is something for a reader that waits."""
-        trio.lowlevel.reschedule(self.parked.pop())
-
     def refill(self) -> None:
         """There is room: those who wait for it are next, first come first served."""
         while self.senders and len(self.items) < self.size:
@@ -334,56 +336,57 @@ class _Sender:
             self.inside.blocked_on.remove(inbox)
 
 
-class BaseEvent(Generic[T]):
-    """All of `Event` but what needs rooms above."""
+class Outlet:
+    """An event as the framework sees it: who gets what is triggered, and what became of it.
+
+    Attributes:
+        source: the events that it is one of.
+        name: its name.
+        accepted: the classes of its data.
+        inboxes: the hooks that get it now.
+        own: whoever listens to it alone.
+        watched: whether anybody listens, to it or to all.
+        triggered: how often it was triggered in this run of the app.
+        face: the event as users see it.
+    """
 
     __slots__ = (
         "_gone",
         "_injected",
         "_known",
-        "_source",
-        "_types",
+        "accepted",
+        "face",
         "inboxes",
-        "internal",
         "name",
         "own",
+        "source",
         "triggered",
         "watched",
     )
 
-    def __init__(
-        self, source: Source, name: str, accepted: tuple[type, ...] | None, internal: bool
-    ) -> None:
+    face: BaseEvent[object]
+
+    def __init__(self, source: Source, name: str, accepted: tuple[type, ...] | None) -> None:
+        self.source = source
         self.name = name
-        self.internal = internal
-        self._source = source
-        self._types = accepted
+        self.accepted = ANYTHING if accepted is None else accepted
         self.inboxes: tuple[Inbox, ...] = ()
-        self._known: dict[Inbox, None] = {}
-        self._gone = (0, 0)
-        self.own: Broadcast[T] = Broadcast()
+        self.own: Broadcast[object] = Broadcast()
         self.watched = False
         self.triggered = 0
+        self._known: dict[Inbox, None] = {}
+        self._gone = (0, 0)
         self._injected: dict[str, int] = {}
-
-    def __repr__(self) -> str:
-        return f"<Event {self.full_name}>"
 
     @property
     def full_name(self) -> str:
-        """Its name with that of its module: "module/event"."""
-        return f"{self._source.module.name}/{self.name}"
+        return f"{self.source.module.name}/{self.name}"
 
-    @property
-    def module_status(self) -> ModuleStatus:
-        """The status of the module that it belongs to."""
-        return self._source.module.status
-
-    def takes(self, accepted: tuple[type, ...] | None) -> bool:
+    def takes(self, accepted: tuple[type, ...]) -> bool:
         """Whether that is the type of its data; the first that is named stays."""
-        if self._types is None:
-            self._types = accepted
-        return self._types == accepted
+        if self.accepted is ANYTHING:
+            self.accepted = accepted
+        return self.accepted == accepted
 
     # ------------------------------------------------------------ inboxes
 
@@ -404,7 +407,121 @@ class BaseEvent(Generic[T]):
             delivered, dropped = self._gone
             self._gone = (delivered + figures.delivered, dropped + figures.dropped)
 
-    # ------------------------------------------------------------ triggering
+    # ------------------------------------------------------------ delivering
+
+    def refusal(self, data: object) -> ModuleOffline | TypeError:
+        """Why it doesn't take that."""
+        if not self.source.open:
+            module = self.source.module
+            return ModuleOffline(module.name, module.status.name, f"trigger event {self.name!r}")
+        return self.wrong_type(data)
+
+    def wrong_type(self, data: object) -> TypeError:
+        expected = " or ".join(each.__name__ for each in self.accepted)
+        return TypeError(f"data of event {self.full_name!r} must be {expected}, got {data!r}")
+
+    def deliver(self, item: object, later: Sequence[Inbox] = ()) -> None:
+        """Put it into all inboxes but those that get it later."""
+        self.triggered += 1
+        for inbox in self.inboxes:
+            items = inbox.items
+            if len(items) >= inbox.size and (inbox in later or not inbox.make_room()):
+                continue
+            items.append(item)
+            inbox.accepted += 1
+            if inbox.parked:
+                trio.lowlevel.reschedule(inbox.parked.pop())
+        if self.watched:
+            self._tell(item)
+
+    async def deliver_and_wait(self, data: object) -> None:
+        """Put it into all inboxes with room, and wait for the others that say WAIT."""
+        full = [each for each in self.inboxes if each.waits and len(each.items) >= each.size]
+        inside = self._check_waiting_ends(full)
+        sender = _Sender(data, full, inside)
+        self.deliver(data, full)
+        await sender.wait()
+
+    def inject(self, data: object, source: str) -> None:
+        """Trigger it in somebody else's name; see `Module.inject_event`."""
+        if not isinstance(data, self.accepted):
+            raise self.wrong_type(data)
+        if any(len(each.items) >= each.size and each.waits for each in self.inboxes):
+            raise trio.WouldBlock
+        self._injected[source] = self._injected.get(source, 0) + 1
+        self.deliver(Injected(data, source))
+
+    def _tell(self, item: object) -> None:
+        data, source = (item.data, item.source) if isinstance(item, Injected) else (item, "")
+        if self.own:
+            self.own.publish(data)
+        everything = self.source.everything
+        if everything:
+            everything.publish(Occurrence(self.face, data, trio.current_time(), source))
+
+    # ------------------------------------------------------------ waiting
+
+    def _check_waiting_ends(self, full: list[Inbox]) -> Inbox | None:
+        """Raise `EventDeadlock` if waiting can't end; the hook that the calling task runs in."""
+        ancestors = _ancestors(trio.lowlevel.current_task())
+        starting = _starting(ancestors)
+        for inbox in full:
+            if not inbox.readers.keys().isdisjoint(ancestors):
+                raise EventDeadlock(self.full_name, inbox.name, "it runs in that hook")
+            if starting is not None and not inbox.readers and self._waits_for(inbox, starting):
+                why = f"that begins when module {starting.name!r} has started"
+                raise EventDeadlock(self.full_name, inbox.name, why)
+        reading = self.source.reading
+        return next((reading[task] for task in ancestors if task in reading), None)
+
+    def _waits_for(self, inbox: Inbox, starting: EventModule) -> bool:
+        """Whether a hook can only begin when that module has started."""
+        other = inbox.module
+        return other is starting or starting is self.source.module or other.reaches(starting.name)
+
+    # ------------------------------------------------------------ figures
+
+    def statistics(self) -> EventStatistics:
+        is_open = dict.fromkeys(self.inboxes)
+        hooks = tuple(each.statistics() for each in is_open)
+        closed = tuple(each.statistics() for each in self._known if each not in is_open)
+        delivered, dropped = self._gone
+        return EventStatistics(
+            triggered=self.triggered,
+            delivered=delivered + sum(hook.delivered for hook in hooks + closed),
+            dropped=dropped + sum(hook.dropped for hook in hooks + closed) + self.own.lost,
+            hooks=hooks,
+            closed=closed,
+            injected=types.MappingProxyType(dict(self._injected)),
+        )
+
+    def reset(self) -> None:
+        """A run of the app begins."""
+        self.triggered = 0
+        self._gone = (0, 0)
+        self._known = dict.fromkeys(self.inboxes)
+        self._injected.clear()
+        self.own.lost = 0
+
+
+class BaseEvent(Generic[T]):
+    """All of `Event` but what needs rooms above."""
+
+    __slots__ = ("_outlet", "internal", "name")
+
+    def __init__(self, outlet: Outlet, *, internal: bool) -> None:
+        self.name = outlet.name
+        self.internal = internal
+        self._outlet = outlet
+        outlet.face = typing.cast("BaseEvent[object]", self)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.full_name}>"
+
+    @property
+    def full_name(self) -> str:
+        """Its name with that of its module: "module/event"."""
+        return self._outlet.full_name
 
     async def trigger(self, data: T) -> None:
         """Trigger it, and wait until every hook has room for it that says WAIT (seed).
@@ -423,19 +540,14 @@ class BaseEvent(Generic[T]):
         Cancelled while it waits: who has it keeps it, for the others it counts as dropped.
         """
         await trio.lowlevel.checkpoint()
-        self._check(data)
-        for inbox in self.inboxes:
+        outlet = self._outlet
+        if not outlet.source.open or not isinstance(data, outlet.accepted):
+            raise outlet.refusal(data)
+        for inbox in outlet.inboxes:
             if len(inbox.items) >= inbox.size and inbox.waits:
-                await self._deliver_and_wait(data)
+                await outlet.deliver_and_wait(data)
                 return
-        self._deliver(data)
-
-    async def _deliver_and_wait(self, data: T) -> None:
-        full = [each for each in self.inboxes if each.waits and len(each.items) >= each.size]
-        inside = self._check_waiting_ends(full)
-        sender = _Sender(data, full, inside)
-        self._deliver(data, full)
-        await sender.wait()
+        outlet.deliver(data)
 
     def trigger_nowait(self, data: T) -> None:
         """Trigger it for all hooks, or for none if one of them would have to be waited for (ours).
@@ -448,77 +560,13 @@ class BaseEvent(Generic[T]):
             ModuleOffline: if its module is neither starting nor online nor stopping.
             TypeError: if the data isn't of the type that the event was declared with.
         """
-        self._check(data)
-        for inbox in self.inboxes:
+        outlet = self._outlet
+        if not outlet.source.open or not isinstance(data, outlet.accepted):
+            raise outlet.refusal(data)
+        for inbox in outlet.inboxes:
             if len(inbox.items) >= inbox.size and inbox.waits:
                 raise trio.WouldBlock
-        self._deliver(data)
-
-    def _check(self, data: object) -> None:
-        if not self._source.open:
-            module = self._source.module
-            raise ModuleOffline(module.name, module.status.name, f"trigger event {self.name!r}")
-        self._check_type(data)
-
-    def _check_type(self, data: object) -> None:
-        if self._types is not None and not isinstance(data, self._types):
-            expected = " or ".join(each.__name__ for each in self._types)
-            raise TypeError(f"data of event {self.full_name!r} must be {expected}, got {data!r}")
-
-    def _deliver(self, item: object, later: list[Inbox] | None = None) -> None:
-        """Put it into all inboxes but those that get it later."""
-        self.triggered += 1
-        for inbox in self.inboxes:
-            items = inbox.items
-            if len(items) >= inbox.size:
-                if later is not None and inbox in later:
-                    continue
-                if not inbox.make_room():
-                    continue
-            items.append(item)
-            inbox.accepted += 1
-            if inbox.parked:
-                inbox.wake()
-        if self.watched:
-            self._tell(item)
-
-    def _tell(self, item: object) -> None:
-        data, source = (item.data, item.source) if isinstance(item, Injected) else (item, "")
-        if self.own:
-            self.own.publish(typing.cast("T", data))
-        everything = self._source.everything
-        if everything:
-            event = typing.cast("BaseEvent[object]", self)
-            everything.publish(Occurrence(event, data, trio.current_time(), source))
-
-    def inject(self, data: object, source: str) -> None:
-        """Trigger it in somebody else's name; see `Module.inject_event`."""
-        self._check_type(data)
-        for inbox in self.inboxes:
-            if len(inbox.items) >= inbox.size and inbox.waits:
-                raise trio.WouldBlock
-        self._injected[source] = self._injected.get(source, 0) + 1
-        self._deliver(Injected(data, source))
-
-    # ------------------------------------------------------------ waiting
-
-    def _check_waiting_ends(self, full: list[Inbox]) -> Inbox | None:
-        """Raise `EventDeadlock` if waiting can't end; the hook that the calling task runs in."""
-        ancestors = _ancestors(trio.lowlevel.current_task())
-        starting = _starting(ancestors)
-        for inbox in full:
-            if not inbox.readers.keys().isdisjoint(ancestors):
-                raise EventDeadlock(self.full_name, inbox.name, "it runs in that hook")
-            if starting is not None and not inbox.readers and self._waits_for(inbox, starting):
-                why = f"that begins when module {starting.name!r} has started"
-                raise EventDeadlock(self.full_name, inbox.name, why)
-        reading = self._source.reading
-        return next((reading[task] for task in ancestors if task in reading), None)
-
-    def _waits_for(self, inbox: Inbox, starting: EventModule) -> bool:
-        """Whether a hook can only begin when that module has started."""
-        other = inbox.module
-        return other is starting or starting is self._source.module or other.reaches(starting.name)
+        outlet.deliver(data)
 
     @asynccontextmanager
     async def subscribe(self, buffer: int = 100) -> AsyncIterator[trio.MemoryReceiveChannel[T]]:
@@ -530,34 +578,17 @@ class BaseEvent(Generic[T]):
         Args:
             buffer: how many events may wait for the reader, at least 1.
         """
+        outlet = self._outlet
         try:
-            async with self.own.subscribe(buffer) as channel:
-                self._source.watch()
-                yield channel
+            async with outlet.own.subscribe(buffer) as channel:
+                outlet.source.watch()
+                yield typing.cast("trio.MemoryReceiveChannel[T]", channel)
         finally:
-            self._source.watch()
-
-    # ------------------------------------------------------------ figures
+            outlet.source.watch()
 
     def statistics(self) -> EventStatistics:
         """How often it was triggered in this run of the app, and what became of that (ours)."""
-        known = [inbox.statistics() for inbox in self._known]
-        delivered, dropped = self._gone
-        return EventStatistics(
-            triggered=self.triggered,
-            delivered=delivered + sum(hook.delivered for hook in known),
-            dropped=dropped + sum(hook.dropped for hook in known) + self.own.lost,
-            hooks=tuple(inbox.statistics() for inbox in self.inboxes),
-            injected=types.MappingProxyType(dict(self._injected)),
-        )
-
-    def reset(self) -> None:
-        """A run of the app begins."""
-        self.triggered = 0
-        self._gone = (0, 0)
-        self._known = dict.fromkeys(self.inboxes)
-        self._injected.clear()
-        self.own.lost = 0
+        return self._outlet.statistics()
 
 
 def _ancestors(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:

@@ -36,6 +36,7 @@ __all__ = [
     "TaskFailed",
     "UndeclaredDependency",
     "add_note",
+    "shown",
 ]
 
 
@@ -72,7 +73,7 @@ class TaskFailed(Exception):
         self.task = task
 
     def __str__(self) -> str:
-        why = "" if self.__cause__ is None else f": {self.__cause__!r}"
+        why = "" if self.__cause__ is None else f": {shown(self.__cause__)}"
         return f"task {self.task!r} of module {self.module!r} failed{why}"
 
 
@@ -212,7 +213,7 @@ class StartError(Exception):
         if self.timeout is not None:
             place = f"; it was waiting here:\n{self.waiting}" if self.waiting else ""
             return f"{who} did not start within {self.timeout:g} s{place}"
-        why = "" if self.__cause__ is None else f": {self.__cause__!r}"
+        why = "" if self.__cause__ is None else f": {shown(self.__cause__)}"
         return f"the {self.stage} of {who} failed{why}"
 
 
@@ -236,7 +237,7 @@ class StopError(Exception):
             self.__cause__ = self.exceptions[0]
 
     def __str__(self) -> str:
-        parts = [repr(exc) for exc in self.exceptions]
+        parts = [shown(exc) for exc in self.exceptions]
         if self.hanging:
             parts.append(f"still running when its time was over:\n{self.hanging}")
         return f"module {self.module!r} did not stop cleanly: {'; '.join(parts)}"
@@ -264,8 +265,16 @@ class ModuleCrashed(Exception):
         self.crashes = crashes
 
     def __str__(self) -> str:
-        why = "" if self.__cause__ is None else f": {self.__cause__!r}"
+        why = "" if self.__cause__ is None else f": {shown(self.__cause__)}"
         return f"module {self.module!r} crashed beyond its budget (crash {self.crashes}){why}"
+
+
+def shown(exc: BaseException) -> str:
+    """``repr(exc)``, even of an exception whose own code for that fails."""
+    try:
+        return repr(exc)
+    except Exception:
+        return f"<{type(exc).__name__}, which can't be shown>"
 
 
 def add_note(exc: BaseException, note: str) -> None:

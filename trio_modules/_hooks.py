@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Literal, Protocol, TypeVar
 
@@ -26,23 +27,24 @@ from trio_modules._events import (
     Inbox,
     Injected,
     Occurrence,
+    Outlet,
     Overflow,
     cycle_from,
 )
-from trio_modules._exceptions import GraphError, add_note
+from trio_modules._exceptions import GraphError, add_note, shown
 from trio_modules._failure import FailureLevel
 from trio_modules._order import near_misses
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._seam import AnyAsyncFn, SeamedModule
 from trio_modules._status import HookInfo, ModuleStatus
 from trio_modules._timers import Timers
-from trio_modules._util import shown
 from trio_modules._workers import Workers
 
 __all__ = ["EventRoom", "Hook", "HookModule", "ModuleEvents", "find_event"]
 
 T = TypeVar("T")
 HookFn = Callable[..., Awaitable[object]]
+AbortFn = Callable[[object], trio.lowlevel.Abort]
 
 #: How many events a hook takes before everybody else has a turn.
 SLICE = 256
@@ -92,6 +94,7 @@ class Hook:
         source: the events that it is one of.
         is_open: whether the event puts its data into the inbox.
         begun: whether it reads in this run of its module.
+        lost: how much it has dropped at this stop.
     """
 
     of: BaseEvent[object] | str
@@ -102,10 +105,11 @@ class Hook:
     concurrency: int = 1
     batch: int | None = None
     retry: Backoff | None = None
-    event: BaseEvent[object] | None = None
+    event: Outlet | None = None
     source: ModuleEvents | None = None
     is_open: bool = False
     begun: bool = False
+    lost: int = 0
 
     def open(self) -> None:
         """From now on it gets what is triggered."""
@@ -113,12 +117,12 @@ class Hook:
             self.is_open = True
             self.event.connect(self.inbox)
 
-    def close(self) -> int:
-        """From now on it gets nothing; how much it had that it will never handle."""
+    def close(self) -> None:
+        """From now on it gets nothing, and what it has will never be handled."""
         if self.is_open and self.event is not None:
             self.is_open = False
             self.event.disconnect(self.inbox)
-        return self.inbox.drop_all()
+        self.lost += self.inbox.drop_all()
 
 
 class ModuleEvents:
@@ -127,13 +131,15 @@ class ModuleEvents:
     Attributes:
         open: whether its events can be triggered.
         events: its events by name.
+        faces: the same, as users see them.
         listeners: the hooks of whatever module on its events.
     """
 
     def __init__(self, module: HookModule) -> None:
         self.module: HookModule = module
         self.open = False
-        self.events: dict[str, BaseEvent[object]] = {}
+        self.events: dict[str, Outlet] = {}
+        self.faces: dict[str, BaseEvent[object]] = {}
         self.hooks: list[Hook] = []
         self.listeners: dict[Hook, ModuleEvents] = {}
         self._room: EventRoom | None = None
@@ -157,9 +163,10 @@ class ModuleEvents:
 
     # ------------------------------------------------------------ declarations
 
-    def add_event(self, event: BaseEvent[object]) -> None:
+    def add_event(self, event: Outlet) -> None:
         """Take in a new event of the module."""
         self.events[event.name] = event
+        self.faces[event.name] = event.face
         event.watched = self._room is not None and bool(self._room.everything)
 
     def watch(self) -> None:
@@ -201,11 +208,11 @@ class ModuleEvents:
 
     def _found(
         self, hook: Hook, lookup: Callable[[str], ModuleEvents | None], known: Sequence[str]
-    ) -> BaseEvent[object]:
+    ) -> Outlet:
         of = hook.of if isinstance(hook.of, str) else hook.of.full_name
         where = f"the event of hook {hook.name!r} of module {self.module.name!r}"
         event = find_event(of, lookup, known, where)
-        if not isinstance(hook.of, str) and hook.of is not event:
+        if not isinstance(hook.of, str) and hook.of is not event.face:
             raise GraphError(f"{where} belongs to another module, got {hook.of!r}", (of,))
         return event
 
@@ -240,7 +247,7 @@ class ModuleEvents:
         """The run of the app is over."""
         self._keep(("always",))
         for hook in self.hooks:
-            hook.close()
+            self._close(hook)
             hook.event = None
             if hook.source is not None:
                 hook.source.listeners.pop(hook, None)
@@ -269,7 +276,12 @@ class ModuleEvents:
             self._close(hook)
 
     def _close(self, hook: Hook) -> None:
-        lost = hook.close()
+        hook.close()
+        if not hook.inbox.readers:  # else these may yet give something back
+            self._say_lost(hook)
+
+    def _say_lost(self, hook: Hook) -> None:
+        lost, hook.lost = hook.lost, 0
         if lost:
             self.module.warn("hook %s dropped %d events that were left", hook.name, lost)
 
@@ -325,66 +337,87 @@ class ModuleEvents:
             return
         assert hook.event is not None
         assert self._context is not None
-        if hook.event.module_status is not ModuleStatus.ONLINE:
+        if hook.event.source.module.status is not ModuleStatus.ONLINE:
             return
         hook.begun = True
-        start = functools.partial(nursery.start_soon, self._read, hook, name=_task_name(hook))
+        read = self._read_some if hook.batch or hook.retry else self._read_each
+        start = functools.partial(nursery.start_soon, read, hook, name=_task_name(hook))
         for _ in range(hook.concurrency):
             self._context.copy().run(start)
 
-    async def _read(self, hook: Hook) -> None:
+    @contextmanager
+    def _reading(self, hook: Hook) -> Iterator[tuple[trio.lowlevel.Task, AbortFn]]:
+        """Around all that one reader of a hook does: its task, and how it leaves `parked`."""
         assert self._room is not None
         owner_var.set(self.module)
-        this = trio.lowlevel.current_task()
-        inbox = hook.inbox
-        inbox.readers[this] = None
-        self._room.reading[this] = inbox
-        read = self._read_some if hook.batch or hook.retry else self._read_each
+        this, inbox = trio.lowlevel.current_task(), hook.inbox
 
         def unpark(_: object) -> trio.lowlevel.Abort:
             inbox.parked.remove(this)
             return trio.lowlevel.Abort.SUCCEEDED
 
+        inbox.readers[this] = None
+        self._room.reading[this] = inbox
         try:
-            while True:
-                while not inbox.items:  # who was woken may find that another was quicker
-                    inbox.parked.append(this)
-                    if self._idle is not None:
-                        self._idle.set()
-                    await trio.lowlevel.wait_task_rescheduled(unpark)
-                # What comes in the step of a crash is for the next run.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                await read(hook)
-                if inbox.items:
-                    await trio.lowlevel.checkpoint()
+            yield this, unpark
         finally:
             del inbox.readers[this]
             if not inbox.readers:
                 inbox.give_back()
             del self._room.reading[this]
 
+    # What comes in the step of a crash is for the next run, so a reader that was woken looks first
+    # whether it is cancelled. It is not while the module's own task is parked, with the mark of
+    # that: they share a nursery, and who cancels that wakes the one at once.
+
     async def _read_each(self, hook: Hook) -> None:
-        """Handle a slice of what is there, one after the other."""
-        inbox, fn = hook.inbox, self._function_of(hook)
-        items = inbox.items
-        inbox.busy += 1
-        left = SLICE
-        try:
-            while items and left:
-                left -= 1
-                item = items.popleft()
-                if inbox.senders:
-                    inbox.refill()
+        """Handle one event after the other; let everybody else have a turn between slices."""
+        with self._reading(hook) as (this, unpark):
+            inbox, main, seam = hook.inbox, self.module.main_task, self.module.seam
+            items, parked = inbox.items, inbox.parked
+            assert main is not None
+            while True:
+                while not items:  # who was woken may find that another was quicker
+                    parked.append(this)
+                    if self._idle is not None:
+                        self._idle.set()
+                    await trio.lowlevel.wait_task_rescheduled(unpark)
+                    if main.custom_sleep_data is None:
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                fn = self._function_of(hook) if seam.interceptors else hook.fn
+                item, left = None, SLICE
+                inbox.busy += 1
                 try:
-                    await fn(item if type(item) is not Injected else item.data)
+                    while items and left:
+                        left -= 1
+                        item = items.popleft()
+                        if inbox.senders:
+                            inbox.refill()
+                        await fn(item if type(item) is not Injected else item.data)
                 except BaseException as exc:
                     self._failed(hook, exc, [item])
                     await trio.lowlevel.checkpoint_if_cancelled()
-        finally:
-            inbox.busy -= 1
+                finally:
+                    inbox.busy -= 1
+                if items:
+                    await trio.lowlevel.checkpoint()
 
     async def _read_some(self, hook: Hook) -> None:
         """Handle what is there, as many at a time as the hook says, until that has worked."""
+        with self._reading(hook) as (this, unpark):
+            inbox = hook.inbox
+            while True:
+                while not inbox.items:
+                    inbox.parked.append(this)
+                    if self._idle is not None:
+                        self._idle.set()
+                    await trio.lowlevel.wait_task_rescheduled(unpark)
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                await self._handle_some(hook)
+                if inbox.items:
+                    await trio.lowlevel.checkpoint()
+
+    async def _handle_some(self, hook: Hook) -> None:
         inbox = hook.inbox
         count = min(len(inbox.items), hook.batch or 1)
         number, taken = inbox.take(count)
@@ -465,6 +498,8 @@ class ModuleEvents:
         """All of them, before the stop functions: what can't be read in another run is dropped."""
         if not self.module.is_coming:
             self.close_all()
+        for hook in self.hooks:
+            self._say_lost(hook)
 
     def stop_triggering(self) -> None:
         """The stop functions have ended: its events can't be triggered any more."""
@@ -502,7 +537,7 @@ def find_event(
     lookup: Callable[[str], ModuleEvents | None],
     known: Sequence[str],
     what: str,
-) -> BaseEvent[object]:
+) -> Outlet:
     """The event of that name.
 
     Raises:

@@ -19,7 +19,7 @@ import trio
 
 from trio_modules._abc import Ending
 from trio_modules._context import HasMainTask, owner_var
-from trio_modules._exceptions import BaseExceptionGroup, StartError
+from trio_modules._exceptions import BaseExceptionGroup, StartError, shown
 from trio_modules._lifecycle import Supervisor, Unit
 from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._resources import Resource
@@ -28,7 +28,7 @@ from trio_modules._services import ServiceWorker
 from trio_modules._status import ModuleStatus
 from trio_modules._tasktree import child_tasks, format_stacks
 from trio_modules._timers import Timer, Timers
-from trio_modules._util import callable_name, shown
+from trio_modules._util import callable_name
 from trio_modules._workers import Workers
 
 __all__ = ["Life", "LivingModule"]

@@ -212,6 +212,7 @@ class Supervisor:
         self._nursery: trio.Nursery | None = None
         self._alive = 0
         self._latest_wish: frozenset[str] = frozenset()
+        self._held: set[Unit] = set()  # to be started when what had to stop for them is down
         self._batch: list[Unit] | None = None
 
     # ------------------------------------------------------------ the graph
@@ -254,26 +255,36 @@ class Supervisor:
     def manage(self, wish: Iterable[str], done: Callable[[Ticket], None]) -> None:
         """Make exactly these units run; *done* is called when all are where this wish wants them.
 
-        Stops come before starts: what is to start is wished only when what had to stop is down.
+        Stops come before starts: what is to start is wished only when what has to stop for it is
+        down. That is what this wish stops; what an earlier one has stopped holds up those alone
+        that it was to start.
         What a later wish changes nobody waits for any more: it is at rest where that wants it.
         """
         self._latest_wish = frozenset(wish)
-        starts: list[Unit] = []
-        stops: list[Unit] = []
-        for unit in self.units.values():
-            if not unit.orphan:
-                (starts if unit.name in self._latest_wish else stops).append(unit)
+        present = [unit for unit in self.units.values() if not unit.orphan]
+        starts = [unit for unit in present if unit.name in self._latest_wish]
+        stops = [unit for unit in present if unit.name not in self._latest_wish]
+        ours = [unit for unit in stops if unit.wanted]
+        held = [unit for unit in starts if unit in self._held]
+        free = [unit for unit in starts if unit not in self._held]
         for unit in stops:
             if not unit.down:
                 unit.reason = unit.reason or "disabled"
         self._set_wanted(stops, False)
-        Ticket(lambda stopped: self._then_start(starts, stopped, done)).watch(stops)
+        self._held.update(free)
+        whole = Ticket(done)
+        whole.left = 2
+        Ticket(lambda _: self._then_start(free, (), whole)).watch(ours)
+        Ticket(lambda stopped: self._then_start(held, stopped.errors, whole)).watch(stops)
 
-    def _then_start(
-        self, starts: list[Unit], stopped: Ticket, done: Callable[[Ticket], None]
-    ) -> None:
-        latest = [u for u in starts if u.name in self._latest_wish]
-        self.want(latest, starts, done, stopped.errors)
+    def _then_start(self, units: list[Unit], errors: Iterable[Exception], whole: Ticket) -> None:
+        def done(started: Ticket) -> None:
+            whole.errors += started.errors
+            whole.discharge()
+
+        self._held.difference_update(units)
+        latest = [u for u in units if u.name in self._latest_wish]
+        self.want(latest, units, done, errors)
 
     def want(
         self,

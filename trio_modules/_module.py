@@ -25,8 +25,8 @@ import trio
 from trio_modules._backoff import Backoff, Restart
 from trio_modules._context import current_owner
 from trio_modules._elsewhere import check_portable, check_sync, in_thread
-from trio_modules._events import BaseEvent, EventModule, Overflow, data_types
-from trio_modules._exceptions import GraphError, ModuleOffline
+from trio_modules._events import BaseEvent, EventModule, Outlet, Overflow, data_types
+from trio_modules._exceptions import GraphError, ModuleOffline, shown
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._hooks import Hook
 from trio_modules._part import Declaration, Part
@@ -46,7 +46,6 @@ from trio_modules._util import (
     check_identifier,
     check_names,
     check_seconds,
-    shown,
     takes_keyword,
 )
 from trio_modules._workers import Guest
@@ -172,7 +171,7 @@ class Event(BaseEvent[T]):
     @property
     def module(self) -> Module:
         """The module that it belongs to."""
-        return _face(self._source.module)
+        return _face(self._outlet.source.module)
 
 
 class Module:
@@ -529,6 +528,8 @@ class Module:
             workers.start(async_fn, args, name)
             return
         self._check_grace(grace_period)
+        if cancel_scope is not None and not isinstance(cancel_scope, trio.CancelScope):
+            raise TypeError(f"cancel_scope must be a trio.CancelScope, got {cancel_scope!r}")
         workers.start_scoped(async_fn, args, name, grace_period, cancel_scope)
 
     async def run_worker(
@@ -948,21 +949,22 @@ class Module:
         events = self._module_part.own_events
         known = events.events.get(name)
         if known is None:
-            event: Event[T] = Event(events, name, accepted, internal)
-            events.add_event(cast("Event[object]", event))
+            outlet = Outlet(events, name, accepted)
+            event: Event[T] = Event(outlet, internal=internal)
+            events.add_event(outlet)
             return event
-        if data_type is not None and check and not known.takes(accepted):
+        if accepted is not None and not known.takes(accepted):
             raise TypeError(
                 f"data_type of {known.full_name!r} must stay the same, got {data_type!r}"
             )
-        return cast("Event[T]", known)
+        return cast("Event[T]", known.face)
 
     @property
     def events(self) -> Mapping[str, Event[object]]:
         """Its events by name."""
         made = self._module_part.events_made
         return MappingProxyType(
-            {} if made is None else cast("dict[str, Event[object]]", made.events)
+            {} if made is None else cast("dict[str, Event[object]]", made.faces)
         )
 
     @overload

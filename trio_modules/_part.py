@@ -17,8 +17,8 @@ import trio
 from trio_modules._backoff import Restart
 from trio_modules._broadcast import Broadcast
 from trio_modules._elsewhere import Processes
-from trio_modules._events import BaseEvent
-from trio_modules._exceptions import ModuleOffline
+from trio_modules._events import Outlet
+from trio_modules._exceptions import ModuleOffline, shown
 from trio_modules._failure import NO_FAILURE, FailureLevel, FailureLog, FailureStatus
 from trio_modules._hooks import EventRoom, Hook, ModuleEvents, find_event
 from trio_modules._life import Life
@@ -33,7 +33,7 @@ from trio_modules._taskboard import TaskBoard
 from trio_modules._tasktree import child_tasks
 from trio_modules._taskwork import DeclaredTask, ModuleTasks
 from trio_modules._timers import Timers
-from trio_modules._util import awaiting, callable_name, shown
+from trio_modules._util import awaiting, callable_name
 from trio_modules._workers import Workers
 
 __all__ = ["Declaration", "Host", "Part"]
@@ -455,7 +455,7 @@ class Part:
         else:
             events.add_hook(hook, self.host.events_of, list(self.host.supervisor.units))
 
-    def event_to_inject(self, target: str) -> BaseEvent[object]:
+    def event_to_inject(self, target: str) -> Outlet:
         """The event "module/event" of the app.
 
         Raises:

@@ -17,9 +17,8 @@ import attrs
 import trio
 
 from trio_modules._broadcast import Broadcast
-from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartNow
+from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartNow, shown
 from trio_modules._reports import ModuleError
-from trio_modules._util import shown
 
 __all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "take_apart"]
 

@@ -19,12 +19,13 @@ import trio
 from trio_modules._backoff import Restart, RestartTracker
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
+from trio_modules._exceptions import shown
 from trio_modules._failure import FailureLevel, FailureStatus
 from trio_modules._reporting import asked_for, is_ordinary, take_apart
 from trio_modules._seam import AnyAsyncFn
 from trio_modules._status import Change
 from trio_modules._timers import Timers
-from trio_modules._util import check_async, check_call, check_count, check_seconds, shown
+from trio_modules._util import check_async, check_call, check_count, check_seconds
 from trio_modules._workers import Workers, WorkHost, WorkingModule
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from trio_modules._context import owner_var
-from trio_modules._exceptions import ModuleOffline, TaskCancelled, TaskFailed
+from trio_modules._exceptions import ModuleOffline, TaskCancelled, TaskFailed, shown
 from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._schedule import Rank
 from trio_modules._seam import AnyAsyncFn
@@ -26,7 +26,7 @@ from trio_modules._status import TaskInfo, WorkCounts
 from trio_modules._stepping import first_step
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import BaseTask, Retry, Rhythm, TaskModule
-from trio_modules._util import awaiting, shown
+from trio_modules._util import awaiting
 
 __all__ = ["DeclaredTask", "ModuleTasks"]
 

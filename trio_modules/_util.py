@@ -26,7 +26,6 @@ __all__ = [
     "check_names",
     "check_seconds",
     "make_coroutine",
-    "shown",
     "takes_keyword",
 ]
 
@@ -42,14 +41,6 @@ def _without_partial(fn: object) -> object:
     while isinstance(fn, functools.partial):
         fn = cast("object", fn.func)
     return fn
-
-
-def shown(exc: BaseException) -> str:
-    """``repr(exc)``, even of an exception whose own code for that fails."""
-    try:
-        return repr(exc)
-    except Exception:
-        return f"<{type(exc).__name__}, which can't be shown>"
 
 
 def check_async(fn: object, what: str) -> None:

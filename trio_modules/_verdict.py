@@ -21,9 +21,9 @@ from trio_modules._exceptions import (
     StartError,
     StopError,
     add_note,
+    shown,
 )
 from trio_modules._reporting import Reporter
-from trio_modules._util import shown
 
 __all__ = ["Verdict"]
 

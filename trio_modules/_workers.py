@@ -200,6 +200,7 @@ class Workers:
         except BaseException as exc:
             self.failed(exc)
         finally:
+            coro.close()  # it never began if the scope had been used before
             self.ended += 1
 
     def failed(self, exc: BaseException) -> None:

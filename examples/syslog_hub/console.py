@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from time import localtime, strftime
 
 import trio
 from parsing import SEVERITIES
@@ -88,12 +90,19 @@ class Console(Module):
 def line(record: Record) -> str:
     """Return the message as one line that is safe to show on a terminal."""
     message = record.message
-    time = (message.timestamp or record.received).astimezone()
+    time = _clock(int((message.timestamp or record.received).timestamp()))
     app = message.app_name or "-"
     process = f"{app}[{message.procid}]" if message.procid else app
-    severity = "raw" if message.severity is None else SEVERITIES[message.severity]
-    text = f"{time:%b %d %H:%M:%S} {message.hostname or record.peer} {process} {severity}: "
+    number = message.severity
+    severity = "raw" if number is None else SEVERITIES[number]
+    text = f"{time} {message.hostname or record.peer} {process} {severity}: "
     return _printable(_shortened(text + message.text, cut=record.cut))
+
+
+@lru_cache
+def _clock(second: int) -> str:
+    """Return the local time; many messages share a second, and this is most of a line's cost."""
+    return strftime("%b %d %H:%M:%S", localtime(second))
 
 
 def _shortened(text: str, *, cut: bool) -> str:

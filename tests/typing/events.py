@@ -12,6 +12,7 @@ import trio
 from typing_extensions import assert_type
 
 from trio_modules import App, Backoff, Event, Module, Occurrence, Overflow
+from trio_modules.abc import EventStatistics, HookStatistics
 
 source, sink = Module("source"), Module("sink")
 numbers = source.event("numbers", int)
@@ -159,3 +160,6 @@ async def use(app: App) -> None:
     assert_type(numbers.internal, bool)
     untyped: Event[Any] = source.event("untyped")
     await untyped.trigger("whatever")
+    figures: EventStatistics = numbers.statistics()
+    assert_type(figures.hooks, tuple[HookStatistics, ...])
+    assert_type(figures.closed, tuple[HookStatistics, ...])
