@@ -8,7 +8,6 @@ nox.options.sessions = ["tests", "lint", "typecheck", "docs"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SOAKED = [
-    "tests/test_random_services.py",
     "tests/test_tasks_stateful.py",
     "tests/test_schedule.py",
     "tests/test_slots_stateful.py",
@@ -31,10 +30,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run the random tests for long: far more services, and far more examples of each machine."""
+    """Run 100,000 random services, then far more examples of each state machine.
+
+    Arguments after -- go to the services, like ``--first 100000 --services 5000 --processes 1``.
+    """
     install_package(session, "tests")
-    env = {"SOAK_EXAMPLES": "5000", "TRIO_MODULES_SERVICES": "10000"}
-    session.run("pytest", "-n", "auto", *(session.posargs or SOAKED), env=env)
+    with session.chdir("tests"):
+        session.run("python", "-m", "services.soak", *session.posargs)
+    session.run("pytest", "-n", "auto", *SOAKED, env={"SOAK_EXAMPLES": "5000"})
 
 
 @nox.session
