@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.2"
@@ -38,6 +41,31 @@ def soak(session: nox.Session) -> None:
     with session.chdir("tests"):
         session.run("python", "-m", "services.soak", *session.posargs)
     session.run("pytest", "-n", "auto", *SOAKED, env={"SOAK_EXAMPLES": "5000"})
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Put faults into a copy of the package, one at a time: the random services have to find them.
+
+    Arguments after -- go to it, like ``--seeds 500`` and words that are in the names of faults.
+    """
+    install_package(session, "tests")
+    with session.chdir("tests"):
+        session.run("python", "-m", "faulty.run", *session.posargs)
+
+
+@nox.session
+def mutmut(session: nox.Session) -> None:
+    """Let mutmut change the rooms that hold the logic: the tests have to notice nine in ten."""
+    install_package(session, "mutmut")
+    session.run("mutmut", "run", *session.posargs, env={"SOAK_EXAMPLES": "40"})
+    session.run("mutmut", "results")
+    session.run("mutmut", "export-cicd-stats")
+    stats = json.loads(Path("mutants/mutmut-cicd-stats.json").read_text(encoding="utf-8"))
+    noticed = stats["killed"] + stats["timeout"]
+    session.log(f"{noticed} of {stats['total']} mutants are noticed")
+    if noticed < 0.9 * stats["total"]:
+        session.error("too few")
 
 
 @nox.session

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-import attrs
 import trio
 
 from services.check_events import EventRules
 from services.check_microtasks import MicrotaskRules
+from services.check_restarts import RestartRules
 from services.check_tasks import TaskRules
 from services.plan import (
     AwaitShutdown,
+    CallGuarded,
     RemoveIt,
-    Service,
+    RunMicrotask,
+    RunWorker,
     ServicePlan,
 )
 from services.record import BaseExceptionGroup, Made, Record, Run, leaves, parts
@@ -105,6 +107,7 @@ class TraceChecker:
         self.fallen = False
         self.calls: dict[int, tuple[Record, ModuleStatus, int]] = {}
         self.open_changes: set[int] = set()
+        self.cancelled_by_caller: set[str] = set()
         self.waiting: dict[int, tuple[str, float | None]] = {}
         self.now = 0.0
         self.number = 0
@@ -112,7 +115,7 @@ class TraceChecker:
         self.microtasks = MicrotaskRules(self)
         self.events = EventRules(self)
         self.tasks = TaskRules(self, self.microtasks)
-        self.rules = (self.tasks, self.microtasks, self.events)
+        self.rules = (self.tasks, self.microtasks, self.events, RestartRules(self))
 
     def fail(self, text: str) -> None:
         self.errors.append(f"{text}\n      at {self.record}")
@@ -447,6 +450,8 @@ class TraceChecker:
             module.spans.remove(text)
         if record.text == "cancelled":
             self.check_cancelled(module, role, function)
+            if module.status is ONLINE:
+                self.cancelled_by_caller.add(function)
         for rules in self.rules:
             rules.on_end(record, text)
         if raised and (role in CRASHING or self.asks_for_more(record)):
@@ -508,6 +513,8 @@ class TraceChecker:
             self.open_changes.discard(record.token)
         if record.what == "AwaitOnline":
             self.check_waiter(record)
+        if record.text == "ran":
+            self.check_ran(record)
         if record.what in ("StartWorker", "StartTask", "StartService"):
             self.check_acceptance(call, status, record.text)
         if record.what == "RunWorker" and record.text.startswith("raised ModuleOffline"):
@@ -518,6 +525,13 @@ class TraceChecker:
             running = [name for name in self.seen if self.seen[name].status > OFFLINE]
             if running:
                 self.fail(f"shutdown() returned while {running} run")
+
+    def check_ran(self, record: Record) -> None:
+        """What ran to its end in its caller's task was not cancelled with that."""
+        asked, _ = self.run.calls[record.token]
+        assert isinstance(asked, RunWorker | CallGuarded | RunMicrotask)
+        if asked.func.name in self.cancelled_by_caller:
+            self.fail(f"the Cancelled of the caller of {asked.func.name} was swallowed")
 
     def check_waiter(self, record: Record) -> None:
         awaited, since = self.waiting.pop(record.token)
@@ -800,7 +814,7 @@ def same_failure(left: BaseException | None, body: BaseException) -> bool:
     return mine == theirs
 
 
-# ---------------------------------------------------------------- changes, restarts
+# ---------------------------------------------------------------- changes
 
 
 def check_changes(run: Run) -> Iterator[str]:
@@ -843,74 +857,6 @@ def check_told(run: Run, told: dict[str, list[ModuleStatus]]) -> Iterator[str]:
             yield f"changes() ends with {statuses[-1].name} of {name}, seen last: {seen[name][-1:]}"
 
 
-def services_of(plan: ServicePlan) -> dict[str, Service]:
-    return {
-        service.func.name: service for module in plan.all_modules for service in module.services
-    }
-
-
-@attrs.define
-class Restarts:
-    """What is known of the restarts of all service workers at one point of the trace."""
-
-    run: Run
-    functions: dict[int, str] = attrs.field(factory=dict)
-    ended: dict[str, Record] = attrs.field(factory=dict)
-    failures: dict[str, list[float]] = attrs.field(factory=lambda: defaultdict(list))
-    settling: list[tuple[float, str]] = attrs.field(factory=list)
-
-    def forget(self, module: str, services: Iterable[str]) -> None:
-        """Forget a module that begins a new run, or ends one."""
-        self.settling = [each for each in self.settling if each[1] != module]
-        for name in services:
-            self.ended.pop(name, None)
-            self.failures.pop(name, None)
-
-    def begin(self, record: Record, service: Service | None) -> Iterator[str]:
-        name = self.functions[record.token] = function_of(record.text)
-        last = self.ended.pop(name, None)
-        if last is None:
-            return
-        self.settling.append((record.time, record.module))
-        yield from check_capacity(self.run.plan, self.settling)
-        if last.text.startswith("raised") and service is not None:
-            self.failures[name].append(last.time)
-            yield from check_budget(name, service, self.failures[name])
-
-
-def check_restarts(run: Run) -> Iterator[str]:
-    """Service workers stay within their budgets, and all together within the capacity."""
-    declared = {
-        plan.name: [service.func.name for service in plan.services] for plan in run.plan.all_modules
-    }
-    services = services_of(run.plan)
-    known = Restarts(run)
-    for record in run.records:
-        for module, _, after in record.moves:
-            if after is not ONLINE:
-                known.forget(module, declared[module])
-        if record.what != "service":
-            continue
-        if record.kind == "begin":
-            yield from known.begin(record, services.get(function_of(record.text)))
-        elif record.kind == "end":
-            known.ended[known.functions[record.token]] = record
-
-
-def check_budget(name: str, service: Service, failures: list[float]) -> Iterator[str]:
-    policy = service.restart
-    recent = [time for time in failures if time > failures[-1] - policy.within + EPSILON]
-    if policy.max_restarts is not None and len(recent) > policy.max_restarts:
-        yield f"{name} was restarted after {len(recent)} failures, not {policy.max_restarts}"
-
-
-def check_capacity(plan: ServicePlan, restarts: list[tuple[float, str]]) -> Iterator[str]:
-    now = restarts[-1][0]
-    recent = [time for time, _ in restarts if time > now - plan.restart_settle + EPSILON]
-    if plan.restart_settle and len(recent) > plan.max_concurrent_restarts:
-        yield f"at {now} {len(recent)} restarts settle, the limit is {plan.max_concurrent_restarts}"
-
-
 # ---------------------------------------------------------------- the face of this file
 
 
@@ -923,7 +869,6 @@ def check(run: Run) -> list[str]:
         *ExceptionChecker(run).check(),
         *check_left(run),
         *check_changes(run),
-        *check_restarts(run),
     ]
 
 

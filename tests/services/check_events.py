@@ -13,7 +13,7 @@ import attrs
 
 from services.plan import AddHook, HookPlan
 from services.record import Figures, Record
-from services.seen import EPSILON, Ground, Rules
+from services.seen import EPSILON, Ground, Rules, serials_of
 from trio_modules import GraphError, ModuleStatus, Overflow, RestartModule
 
 __all__ = ["EventRules"]
@@ -387,9 +387,3 @@ class EventRules(Rules):
             self.fail(f"{hook.name} handled {len(hook.begun)}, by its own account {figures}")
         elif figures.dropped + len(hook.begun) > possible:
             self.fail(f"{hook.name} got {possible} at most, by its own account {figures}")
-
-
-def serials_of(text: str) -> set[int]:
-    """The numbers of the exceptions in an outcome."""
-    inside = text.partition("[")[2].rstrip("]")
-    return {int(number) for number in inside.split(",") if number.strip()}

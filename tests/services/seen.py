@@ -11,7 +11,7 @@ from services.plan import ModulePlan, ServicePlan
 from services.record import Record, Run
 from trio_modules import ModuleStatus
 
-__all__ = ["EPSILON", "Ground", "Rules", "Seen", "function_of"]
+__all__ = ["EPSILON", "Ground", "Rules", "Seen", "function_of", "serials_of"]
 
 EPSILON = 1e-6
 DEAD = ModuleStatus.DEAD
@@ -74,6 +74,12 @@ class Seen:
 def function_of(text: str) -> str:
     """Return the name of the function that an execution was of."""
     return text.partition("@")[0]
+
+
+def serials_of(text: str) -> set[int]:
+    """The numbers of the exceptions in an outcome."""
+    inside = text.partition("[")[2].rstrip("]")
+    return {int(number) for number in inside.split(",") if number.strip()}
 
 
 class Ground(Protocol):
