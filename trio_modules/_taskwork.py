@@ -316,6 +316,7 @@ class ModuleTasks:
 
     def not_begun(self, runner: _Runner, task: BaseTask) -> None:
         """A runner was cancelled before it could begin what it had taken."""
+        task.attempt = 1
         task._settle(self._error_of(task, None))
         self._over(runner, task)
 
