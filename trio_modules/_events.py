@@ -238,7 +238,7 @@ class Inbox:
             self.accepted += 1
             sender.done(self)
             if self.parked:
-                self.wake()
+                trio.lowlevel.reschedule(self.parked.pop())
 
     def take(self, count: int) -> tuple[int, list[object]]:
         """Take the next ones out; the number of the taking, and what it was."""
