@@ -205,6 +205,23 @@ def threaded() -> App:
     return App(module)
 
 
+def threaded_shortly() -> App:
+    """A service whose thread is over before anybody looks, since others work on meanwhile."""
+    module = Module("store")
+    over = threading.Event()
+
+    @module.worker
+    async def compute() -> None:
+        await trio.to_thread.run_sync(over.set)
+
+    @module.worker
+    async def work() -> None:
+        while not over.is_set():
+            await trio.lowlevel.checkpoint()
+
+    return App(module)
+
+
 def leaving_a_task() -> App:
     """A service that lets something go on outside of its modules."""
     module = Module("store")

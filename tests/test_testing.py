@@ -184,8 +184,36 @@ async def test_a_body_may_shut_its_app_down(autojump_clock: MockClock) -> None:
 async def test_a_cancellation_from_outside_passes(autojump_clock: MockClock) -> None:
     """a time-out around the block is the business of whoever set it."""
     with trio.move_on_after(1) as scope:
-        async with running(App(Module("m"))):
-            await trio.sleep_forever()
+        with pytest.raises(trio.Cancelled) as caught:
+            await use(App(Module("m")), seconds=10)
+        raise caught.value
+    assert scope.cancelled_caught
+
+
+async def test_a_time_out_does_not_hide_a_shutdown(autojump_clock: MockClock) -> None:
+    """when the app went down first, a cancellation that follows is not what ended the test."""
+    module = Module("m")
+
+    @module.worker
+    async def press() -> None:
+        await trio.sleep(0.5)
+        app.request_shutdown("the button was pressed")
+
+    @module.on_stop
+    async def stop() -> None:
+        await trio.sleep(1)
+
+    app = App(module)
+    with pytest.raises(CutShort, match="the button was pressed"), trio.move_on_after(1):
+        await use(app, seconds=2)
+    assert trio.current_time() == 1.5
+
+
+async def test_a_time_out_during_the_stop_passes(autojump_clock: MockClock) -> None:
+    """a test whose body was over wasn't cut short."""
+    module = Module("m", stop=partial(trio.sleep, 2))
+    with trio.move_on_after(1) as scope:
+        await use(App(module))
     assert scope.cancelled_caught
 
 
@@ -194,21 +222,21 @@ async def deaf() -> None:
         await trio.sleep_forever()
 
 
-@pytest.mark.parametrize("by_itself", [False, True])
-async def test_an_app_that_does_not_end_is_ended(
-    by_itself: bool, autojump_clock: MockClock
-) -> None:
+@pytest.mark.parametrize("how", ["the body ends", "by itself", "cancelled"])
+async def test_an_app_that_does_not_end_is_ended(how: str, autojump_clock: MockClock) -> None:
     """no worker that is deaf lets a test hang; the error says where it was waiting."""
     module = Module("m")
     module.worker(deaf)
     app = App(module, name="shop")
 
     async def shut_down() -> None:
+        if how == "cancelled":
+            scope.cancel()
         await trio.lowlevel.checkpoint()
-        if by_itself:
+        if how == "by itself":
             app.request_shutdown("from inside")
 
-    with pytest.raises(NoEnd) as caught:
+    with trio.CancelScope() as scope, pytest.raises(NoEnd) as caught:
         await use(app, shut_down, reports=Reports())
     first, second, third = str(caught.value).splitlines()
     assert first == "app 'shop' did not end within 300 s of the beginning of its shutdown:"
@@ -216,6 +244,14 @@ async def test_an_app_that_does_not_end_is_ended(
     assert "waits in deaf, " in third
     assert trio.current_time() == 300
     assert_nothing_left(app)
+
+
+async def test_no_hang_hides_ctrl_c(autojump_clock: MockClock) -> None:
+    """what is no `Exception` goes before the error about what was hanging."""
+    module = Module("m")
+    module.worker(deaf)
+    with pytest.raises(KeyboardInterrupt):
+        await use(App(module), partial(fail, KeyboardInterrupt()))
 
 
 async def test_a_deaf_worker_that_ends_in_time_is_no_hang(autojump_clock: MockClock) -> None:
@@ -230,6 +266,14 @@ async def test_a_deaf_worker_that_ends_in_time_is_no_hang(autojump_clock: MockCl
     with pytest.raises(ShutdownError):
         await use(App(module))
     assert trio.current_time() == 10
+
+
+async def test_what_runs_must_be_an_app() -> None:
+    """something else is named, as is what is waited for if it is no module."""
+    with pytest.raises(TypeError, match="app must be an App, got <Module"):
+        await use(Module("m"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="module must be a Module, got 'm'"):
+        await wait_for_status("m", ModuleStatus.ONLINE)  # type: ignore[arg-type]
 
 
 async def test_reports_must_be_reports() -> None:

@@ -497,6 +497,7 @@ def test_a_framework_that_breaks_its_promise_is_found(
     [
         (simulated.listening, "a socket or pipe", "accept"),
         (simulated.threaded, "a thread", "compute"),
+        (simulated.threaded_shortly, "a thread", "compute"),
     ],
 )
 def test_real_work_is_an_error_with_its_place(

@@ -276,15 +276,13 @@ _COMMANDS = (
 # ---------------------------------------------------------------- the target
 
 
-@functools.cache
 def _find(target: str) -> object:
-    """What *target* names; files and modules are loaded once."""
     place, colon, attribute = target.rpartition(":")
     if not colon or not place or not attribute:
         raise _UsageError(
             f"TARGET must be package.module:attribute or file.py:attribute, got {target!r}"
         )
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    module = _load(place)
     found: object = module
     for name in attribute.split("."):
         if not hasattr(found, name):
@@ -292,6 +290,11 @@ def _find(target: str) -> object:
             raise _UsageError(f"{place!r} has no attribute {name!r}{hint}")
         found = getattr(found, name)
     return found
+
+
+@functools.cache  # or two targets in one file would each have modules of their own
+def _load(place: str) -> ModuleType:
+    return _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
 
 
 def _load_file(path: Path) -> ModuleType:

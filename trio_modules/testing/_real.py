@@ -22,6 +22,9 @@ _WAITS = {
 }
 #: It looks each of so many times first, and then once in so many.
 _CLOSELY, _RARELY = 2000, 16
+#: The task of Trio's that others wake from outside.
+_WAKER = "<TrioToken.run_sync_soon task>"
+_NOWHERE = "something outside of Trio"
 _OWN_PACKAGES = ("trio", "trio_modules")
 
 
@@ -30,6 +33,7 @@ class RealWork:
 
     Attributes:
         place: where the first was found: what for, function, file and line; "" while none is.
+        waker: the task of Trio's that wakes others for threads; None before `calibrate`.
     """
 
     def __init__(self) -> None:
@@ -37,11 +41,18 @@ class RealWork:
         self._threads = threading.enumerate()
         self._own: int | None = None
         self._asked = 0
+        self.waker: trio.lowlevel.Task | None = None
 
     async def calibrate(self) -> None:
         """See what waits before anybody else works: Trio's own."""
         await trio.testing.wait_all_tasks_blocked()
         self._own = _waiting_for_files()
+        self.waker = next(task for task in all_tasks() if task.name == _WAKER)
+
+    def woke(self, task: trio.lowlevel.Task) -> None:
+        """*task* was scheduled from outside: by a thread, which is over before anybody asks."""
+        if not self.place:
+            self.place = _place_of(task) or _NOWHERE
 
     def found(self) -> bool:
         """Whether there is one, or was one before; to be asked when all is quiet."""
@@ -67,18 +78,21 @@ def _waiting_for_files() -> int:
 
 
 def _place() -> str:
-    """What the first such task waits for, and where, in code that isn't the framework's."""
-    for task in all_tasks():
-        frames = list(task.iter_await_frames())
-        waits = [
-            _WAITS[frame.f_code.co_name] for frame, _ in frames if frame.f_code.co_name in _WAITS
-        ]
-        users = [
-            (frame.f_code, line)
-            for frame, line in frames
-            if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OWN_PACKAGES
-        ]
-        if waits and users:
-            code, line = users[-1]
-            return f"{waits[0]} in {code.co_name}, {code.co_filename}:{line}"
-    return "a file descriptor or a thread, in a task of Trio's own"
+    """Where the first such task waits."""
+    return next(filter(None, map(_place_of, all_tasks())), _NOWHERE)
+
+
+def _place_of(task: trio.lowlevel.Task) -> str:
+    """What a task waits for, and where, in code that isn't the framework's; "" if it doesn't."""
+    frames = list(task.iter_await_frames())
+    calls = [frame.f_code.co_name for frame, _ in frames]
+    waits = [_WAITS[name] for name in calls if name in _WAITS]
+    users = [
+        (frame.f_code, line)
+        for frame, line in frames
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OWN_PACKAGES
+    ]
+    if not waits or not users:
+        return ""
+    code, line = users[-1]
+    return f"{waits[0]} in {code.co_name}, {code.co_filename}:{line}"

@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
-from trio_modules import App, ModuleStatus
+from trio_modules import App, Module, ModuleStatus
 from trio_modules._util import check_seconds
 from trio_modules.testing._background import background
 from trio_modules.testing._collecting import Reports
 from trio_modules.testing._scheduling import all_tasks, break_shields
 from trio_modules.testing._telling import condition, listing, story, works_for
+from trio_modules.testing._trace import leaves
 
 __all__ = ["CutShort", "NoEnd", "SomethingLeft", "assert_nothing_left", "running"]
 
@@ -91,52 +92,83 @@ async def running(
     Cancellation stops the app in order. A block that itself awaits `trio_modules.App.shutdown`
     goes on after.
     """
+    if not isinstance(app, App):
+        raise TypeError(f"app must be an App, got {app!r}")
     if reports is not None and not isinstance(reports, Reports):
         raise TypeError(f"reports must be a Reports, got {reports!r}")
-    check_seconds("stop_within", stop_within)
+    ending = _Ending(app, check_seconds("stop_within", stop_within))
     came_to_its_end = False
     with Reports() if reports is None else nullcontext(reports) as collected:
-        async with collected.collect(app), _ending(app, stop_within):
-            async with app:
+        try:
+            async with collected.collect(app), ending.watched(), app:
                 if not app.shutting_down.is_set():
                     yield app
                     came_to_its_end = True
-            if not came_to_its_end:
-                raise CutShort(app.name, app.shutdown_reason) from None
+        except trio.Cancelled:
+            if came_to_its_end or not ending.came_first:
+                raise
+        if not came_to_its_end:
+            raise CutShort(app.name, app.shutdown_reason) from None
 
 
-@asynccontextmanager
-async def _ending(app: App, within: float) -> AsyncIterator[None]:
-    """See to it that the app ends in time once its shutdown has begun, in the block."""
-    hanging: list[str] = []
-    try:
-        async with background() as nursery:
-            nursery.start_soon(_end_by_force, app, app.shutting_down, within, hanging)
-            yield
-    except (Exception, trio.Cancelled):
-        if not hanging:
-            raise
-    if hanging:
-        raise NoEnd(app.name, within, tuple(hanging))
+class _Ending:
+    """Sees to it that an app ends in time once its shutdown has begun.
+
+    Attributes:
+        came_first: whether it has, before there was a cancellation from outside.
+    """
+
+    def __init__(self, app: App, within: float) -> None:
+        self.came_first = False
+        self._app = app
+        self._shutting_down = app.shutting_down
+        self._within = within
+        self._hanging: list[str] = []
+        self._watching = trio.CancelScope(shield=True)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Around the run of the app: raises `NoEnd` after a block that had to be ended by force."""
+        try:
+            async with background() as nursery:
+                nursery.start_soon(self._watch)
+                try:
+                    yield
+                finally:
+                    self._watching.cancel(reason="the app has ended")
+        except BaseException as exc:
+            if not self._hanging or not _may_be_replaced(exc):
+                raise
+        if self._hanging:
+            raise NoEnd(self._app.name, self._within, tuple(self._hanging))
+
+    async def _watch(self) -> None:
+        try:
+            await self._shutting_down.wait()
+            self.came_first = True
+        except trio.Cancelled:
+            pass  # the app gets it as well, and begins to shut down; its task raises it
+        with self._watching:
+            await self._shutting_down.wait()
+            await trio.sleep(self._within)
+            await self._end_by_force()
+
+    async def _end_by_force(self) -> None:
+        for module in self._alive():
+            self._hanging += [condition(module), *story(module)]
+        while alive := self._alive():  # what is cancelled may enter one more shield
+            for module in alive:
+                tasks = [task for task in all_tasks() if works_for(task, module)]
+                break_shields(tasks, "the app did not end in time")
+            await trio.sleep(1)
+
+    def _alive(self) -> list[Module]:
+        modules = self._app.modules.values()
+        return [module for module in modules if module.status > ModuleStatus.OFFLINE]
 
 
-async def _end_by_force(
-    app: App, shutting_down: trio.Event, within: float, hanging: list[str]
-) -> None:
-    await shutting_down.wait()
-    await trio.sleep(within)
-    for module in app.modules.values():
-        if module.status > ModuleStatus.OFFLINE:
-            hanging += [condition(module), *story(module)]
-    while True:  # what is cancelled may enter one more shield
-        tasks = [
-            task
-            for module in app.modules.values()
-            for task in all_tasks()
-            if works_for(task, module)
-        ]
-        break_shields(tasks, "the app did not end in time")
-        await trio.sleep(1)
+def _may_be_replaced(exc: BaseException) -> bool:
+    return all(isinstance(leaf, (Exception, trio.Cancelled)) for leaf in leaves(exc))
 
 
 def assert_nothing_left(app: App) -> None:

@@ -7,6 +7,7 @@ steps that they take have a limit; what is smallest by then is it.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -16,7 +17,8 @@ from trio_modules.testing._simulating import Case, Outcome
 
 __all__ = ["shrink"]
 
-_MOST_TRIALS = 200
+_MOST_TRIALS = 300
+_TIMES_TRIED = 30
 #: All trials together may take so many times the steps of the first simulation, and some.
 _TIMES, _SOME = 20, 500_000
 _SCALES = (0.25, 0.5, 0.75, 0.9)
@@ -34,6 +36,8 @@ def shrink(case: Case, outcome: Outcome, run: Callable[[Case], Outcome]) -> tupl
     shrinking.shorten()
     shrinking.drop_faults()
     shrinking.drop_modules()
+    shrinking.simplify_faults()
+    shrinking.single_out()
     shrinking.shorten()
     return shrinking.case, shrinking.outcome
 
@@ -109,6 +113,36 @@ class _Shrinking:
 
     def _try_faults(self, faults: tuple[Fault, ...]) -> bool:
         return self._try(attrs.evolve(self.case, faults=faults))
+
+    def simplify_faults(self) -> None:
+        """Let those that last strike once."""
+        for fault in self.case.faults:
+            if fault.lasts and fault.action != "hang":
+                once = attrs.evolve(fault, lasts=0.0)
+                faults = self.case.faults
+                self._try_faults(tuple(once if each is fault else each for each in faults))
+
+    def single_out(self) -> None:
+        """Look for a time at which one of the faults is enough, and then for an earlier one."""
+        chance = random.Random(self.case.seed)
+        if len(self.case.faults) > 1:
+            any(self._try_alone(fault, 1.0, chance) for fault in self.case.faults)
+        while len(self.case.faults) == 1 and self.case.duration > 1:
+            if not self._try_alone(self.case.faults[0], 0.5, chance):
+                return
+
+    def _try_alone(self, fault: Fault, scale: float, chance: random.Random) -> bool:
+        """Whether that fault fails at some time in so much of the present duration."""
+        if fault.at is None:
+            return False
+        duration = round(self.case.duration * scale, 3)
+        times = (round(chance.uniform(0, duration), 3) for _ in range(_TIMES_TRIED))
+        return any(
+            self._try(
+                attrs.evolve(self.case, duration=duration, faults=(attrs.evolve(fault, at=time),))
+            )
+            for time in times
+        )
 
     # ------------------------------------------------------------ modules
 

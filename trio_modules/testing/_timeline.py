@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
@@ -71,9 +72,9 @@ def timeline(
     margin = max(len(name) for name in (*rows, "-"))
     lines = [f"{name or '-':<{margin}} |{_row(trace, name, end, width)}|" for name in rows]
     until = shown_time(end)
-    axis = f"{'':<{margin}} 0{until:>{width}}"
+    axis = f"{'':<{margin}}  0{until:>{width - 1}}"
     recent = [str(entry) for entry in _until_violation(trace)[-last:]] if last else []
-    return "\n".join([*lines, axis, f"{'':<{margin}} {_LEGEND}", "", *recent])
+    return "\n".join([*lines, axis, f"{'':<{margin}}  {_LEGEND}", "", *recent])
 
 
 def _until_violation(trace: Sequence[TraceEntry]) -> Sequence[TraceEntry]:
@@ -87,8 +88,8 @@ def _row(trace: Sequence[TraceEntry], module: str, end: float, width: int) -> st
     columns: list[set[str]] = [{" "} for _ in range(width)]
     scale = width / end if end else 0.0
     for span in spans_of(trace, module, end):
-        first, behind = int(span.begin * scale), int(span.end * scale)
-        for column in columns[first : max(behind, first) + 1]:
+        first = int(span.begin * scale)
+        for column in columns[first : max(math.ceil(span.end * scale), first + 1)]:
             column.add(_SIGNS.get(span.status, " "))
     for mark in marks_of(trace, module, end):
         columns[min(int(mark.time * scale), width - 1)].add(_MARKS[mark.what])

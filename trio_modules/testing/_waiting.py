@@ -35,6 +35,8 @@ async def wait_for_status(module: Module, status: ModuleStatus, *, within: float
 
     Cancellation only ends the wait.
     """
+    if not isinstance(module, Module):
+        raise TypeError(f"module must be a Module, got {module!r}")
     with trio.move_on_after(check_seconds("within", within)):
         await module.wait_status(status)
         return

@@ -108,6 +108,7 @@ class Watch(trio.abc.Instrument):
         self._has_changed = False
         self._most_settling = 0
         self._runnable = 0
+        self._scheduled: trio.lowlevel.Task | None = None
         self._instant = -1.0
         self._steps_then = 0
 
@@ -298,11 +299,14 @@ class Watch(trio.abc.Instrument):
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""
         self._runnable += 1
+        self._scheduled = task
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""
         self._runnable -= 1
         self.steps += 1
+        if task is self.real.waker:
+            self._woken()
         if self._receive_change is not None:
             try:
                 change = self._receive_change()
@@ -316,6 +320,12 @@ class Watch(trio.abc.Instrument):
             self.stop.cancel(reason="enough was seen")
         if not self.steps % _STEPS_PER_COUNT:
             self._now_and_then(task)
+
+    def _woken(self) -> None:
+        """Somebody outside of Trio has woken a task."""
+        if self._scheduled is not None:
+            self.real.woke(self._scheduled)
+            self.stop.cancel(reason="the service does real work")
 
     def _now_and_then(self, task: trio.lowlevel.Task) -> None:
         self._check_counts()

@@ -1,0 +1,237 @@
+"""The command ``trio-modules simulate``: many seeds, the failing one in full, and mistakes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from process_helpers import CLI, environment, run_python
+
+from trio_modules.__main__ import main
+
+SERVICE = """
+import random
+import trio
+from trio_modules import App, Module, Restart
+
+def make_app(arguments=()):
+    store = Module("store", restart=Restart())
+    shop = Module("shop", depends_on=[store], restart=Restart())
+    other = Module("other", restart=Restart())
+    lent = []
+
+    @shop.service_worker(backoff=1)
+    async def sell():
+        while True:
+            assert len(lent) < 3, "no connection is left"
+            lent.append(1)
+            await trio.sleep(60)
+            if "sound" not in arguments:
+                lent.pop()
+            else:
+                lent.clear()
+
+    return App(store, shop, other, name="shop")
+
+def capricious():
+    module = Module("store")
+    module.every(60 + random.random(), trio.lowlevel.checkpoint, name="beat")
+    return App(module)
+
+def threaded():
+    module = Module("store")
+
+    @module.worker
+    async def work():
+        await trio.to_thread.run_sync(input, abandon_on_cancel=True)
+
+    return App(module)
+
+def failing():
+    raise ValueError("the factory failed")
+
+def few(app):
+    assert trio.current_time() < 1000, "it takes too long"
+
+def no_app():
+    pass
+
+five = 5
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """Return a file with a service that forgets what it has lent."""
+    path = tmp_path / "service.py"
+    path.write_text(SERVICE)
+    return path
+
+
+class Answer:
+    """What a command printed and returned."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], code: int) -> None:
+        self.code = code
+        self.out, self.err = capsys.readouterr()
+
+    def line(self, begin: str) -> str:
+        """The rest of the line that begins so."""
+        (found,) = [line for line in self.out.splitlines() if line.startswith(begin)]
+        return found.removeprefix(begin)
+
+
+def simulate(capsys: pytest.CaptureFixture[str], target: object, *args: str) -> Answer:
+    return Answer(capsys, main(["simulate", str(target), *args]))
+
+
+def test_all_seeds_of_a_sound_service(service: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """it exits with 0 and one line that sums up."""
+    answer = simulate(
+        capsys, f"{service}:make_app", "--seeds", "0:3", "--duration", "6h", "--", "sound"
+    )
+    assert (answer.code, answer.err) == (0, "")
+    assert re.fullmatch(
+        r"3 simulations, \d+ strikes, \d+ restarts: no promise broken\n", answer.out
+    )
+
+
+def test_the_first_seed_that_fails(service: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """it exits with 1, and shows what is wrong, how to see it again, and when it happened."""
+    picture = service.parent / "failed.svg"
+    answer = simulate(capsys, f"{service}:make_app", "--every", "20min", "--picture", str(picture))
+    assert answer.code == 1
+    seed = int(answer.line("replay: ").split("--seeds ")[1].split()[0])
+    wrong = answer.line(f"seed {seed}: ")
+    assert "there is a bug in 'sell' of 'shop': AssertionError(no connection is left)" in wrong
+    assert re.search(r"^shop +\|.*x.*!\|$", answer.out, re.MULTILINE)
+    assert "\nother" not in answer.out
+    assert answer.line("picture: ") == str(picture)
+    assert ET.fromstring(picture.read_text()).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("line", ["replay: ", "smaller: "])
+def test_a_failure_is_replayed_by_one_line(
+    line: str, service: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """the commands that are shown fail in the same way at the same time."""
+    options = ["--every", "20min", "--actions", "fail,crash", "--recovers-within", "never"]
+    answer = simulate(capsys, f"{service}:make_app", *options)
+    program, *words = shlex.split(answer.line(line))
+    assert program == "trio-modules"
+    again = Answer(capsys, main([*words, "--no-shrink"]))
+    assert again.code == 1
+    assert "smaller" not in again.out
+    assert "AssertionError(no connection is left)" in again.out
+    if line == "smaller: ":
+        assert again.out.partition("\n\n")[2] == answer.out.partition("\n\n")[2]
+    else:
+        assert again.out.startswith(answer.out.partition("\n")[0])
+
+
+def test_faults_by_name(service: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--fault takes what the lines show, alone or beside random ones."""
+    fault = "fail('shop/worker:sell', OSError, at={}.0)"
+    faults = [word for at in (30, 70, 100) for word in ("--fault", fault.format(at))]
+    target = f"{service}:make_app"
+    answer = simulate(capsys, target, "--seeds", "0", "--duration", "10min", *faults)
+    assert answer.code == 1
+    assert answer.line("replay: ").count("OSError") == 3
+    assert "--every" not in answer.line("replay: ")
+    answer = simulate(capsys, target, "--seeds", "0", *faults[:2], "--every", "1h", "--no-shrink")
+    assert answer.line("replay: ").endswith("--every 3600")
+
+
+def test_a_check_and_a_part(service: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--check names a function of the user's, --only the part that is simulated."""
+    check = f"{service}:few"
+    options = ["--seeds", "0", "--every", "never", "--only", "shop", "--check", check]
+    answer = simulate(capsys, f"{service}:make_app", *options)
+    assert answer.code == 1
+    assert "the check failed: AssertionError(it takes too long)" in answer.out
+    assert answer.line("replay: ").endswith(f"--every never --only shop --check {check}")
+
+
+MISTAKES: list[tuple[str, list[str], list[str]]] = [
+    ("make_app", ["--seeds", "x"], ["--seeds", "0:1000", "'x'"]),
+    ("make_app", ["--seeds", "5:5"], ["at least one seed", "'5:5'"]),
+    ("make_app", ["--duration", "7 fortnights"], ["--duration", "7d", "'7 fortnights'"]),
+    ("make_app", ["--duration", "0"], ["--duration", "'0'"]),
+    ("make_app", ["--actions", "explode"], ["--actions", "fail", "'explode'"]),
+    ("make_app", ["--jobs", "0"], ["--jobs", "'0'"]),
+    ("make_app", ["--fault", "boom"], ["--fault", "fail('store/worker:poll'", "'boom'"]),
+    ("make_app", ["--fault", "fail('shop/worker:buy')"], ["'worker:buy'", "did you mean"]),
+    ("make_app", ["--fault", "fail('shopp/worker')"], ["'shopp'", "did you mean 'shop'"]),
+    ("make_app", ["--targets", "nobody/*"], ["'nobody/*'", "shop/worker:sell"]),
+    ("make_app", ["--only", "shopp"], ["'shopp'", "did you mean 'shop'"]),
+    ("make_app", ["--check", "{}:five"], ["five", "must be a function", "5"]),
+    ("make_app", ["--check", "{}:nothing"], ["no attribute 'nothing'"]),
+    ("no_app", [], ["must return an App", "got None"]),
+    ("five", [], ["five", "got 5"]),
+    ("capricious", [], ["isn't deterministic", "step", "beat at 60."]),
+    ("threaded", [], ["a thread in work", "service.py:"]),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "parts"), MISTAKES)
+def test_a_mistake_is_one_line(
+    name: str,
+    args: list[str],
+    parts: list[str],
+    service: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """it names what is wrong and shows it, on stderr, with exit code 2."""
+    answer = simulate(capsys, f"{service}:{name}", *(arg.format(service) for arg in args))
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert line.startswith("trio-modules: ")
+    assert [part for part in parts if part not in line] == []
+
+
+def test_an_exception_of_the_users_code_passes(service: Path) -> None:
+    """a factory that fails is a bug of the program, not a mistake at the keyboard."""
+    with pytest.raises(ValueError, match="the factory failed"):
+        main(["simulate", f"{service}:failing"])
+
+
+@pytest.mark.process
+async def test_many_processes_find_the_same(service: Path) -> None:
+    """with several jobs it prints the same, mistakes included."""
+    target = f"{service}:make_app"
+    options = ("--seeds", "0:4", "--every", "20min", "--duration", "4h", "--no-shrink")
+    one = await run_python(*CLI, "simulate", target, *options)
+    two = await run_python(*CLI, "simulate", target, *options, "--jobs", "2")
+    assert one == two
+    assert (one.code, one.stderr) == (1, "")
+    ended = await run_python(*CLI, "simulate", f"{service}:threaded", "--jobs", "2")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "a thread in work" in ended.stderr
+
+
+@pytest.mark.process
+def test_a_bar_shows_how_far_it_is(service: Path) -> None:
+    """on a terminal, and on stderr, so that the result can be piped."""
+    terminal, other_end = pty.openpty()
+    words = [sys.executable, *CLI, "simulate", f"{service}:make_app", "--seeds", "0:2"]
+    ended = subprocess.run(
+        [*words, "--duration", "10min", "--", "sound"],
+        stdout=subprocess.PIPE,
+        stderr=other_end,
+        text=True,
+        env=environment(),
+        check=True,
+    )
+    os.close(other_end)
+    shown = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert ended.stdout.startswith("2 simulations, ")
+    assert re.search(r"\[#{15} {15}\] 1/2 seeds, \d+\.\d/s", shown)
+    assert re.search(r"\[#{30}\] 2/2 seeds, \d+\.\d/s \r?\n$", shown)
