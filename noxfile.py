@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nox
@@ -10,7 +11,6 @@ nox.options.sessions = ["tests", "lint", "typecheck", "docs"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SOAKED = [
-    "tests/test_random_services.py",
     "tests/test_tasks_stateful.py",
     "tests/test_schedule.py",
     "tests/test_slots_stateful.py",
@@ -35,11 +35,15 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run the random tests for long: far more services, and far more examples of each machine."""
+    """Run 100,000 random services, then far more examples of each state machine.
+
+    Arguments after -- go to the services, like ``--first 100000 --services 5000 --processes 1``.
+    """
     install_package(session, "tests")
-    env = {"SOAK_EXAMPLES": "5000", "TRIO_MODULES_SERVICES": "10000"}
+    with session.chdir("tests"):
+        session.run("python", "-m", "services.soak", *session.posargs)
     unhurried = ("-o", "faulthandler_timeout=0")
-    session.run("pytest", "-n", "auto", *unhurried, *(session.posargs or SOAKED), env=env)
+    session.run("pytest", "-n", "auto", *unhurried, *SOAKED, env={"SOAK_EXAMPLES": "5000"})
 
 
 @nox.session(python=PYTHONS)
@@ -50,6 +54,31 @@ def traces(session: nox.Session) -> None:
     if session.python == PYTHONS[0]:
         path.unlink(missing_ok=True)
     session.run("python", "tests/hub/hub_trace.py", str(path))
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Put faults into a copy of the package, one at a time: the random services have to find them.
+
+    Arguments after -- go to it, like ``--seeds 500`` and words that are in the names of faults.
+    """
+    install_package(session, "tests")
+    with session.chdir("tests"):
+        session.run("python", "-m", "faulty.run", *session.posargs)
+
+
+@nox.session
+def mutmut(session: nox.Session) -> None:
+    """Let mutmut change the rooms that hold the logic: the tests have to notice nine in ten."""
+    install_package(session, "mutmut")
+    session.run("mutmut", "run", *session.posargs, env={"SOAK_EXAMPLES": "40"})
+    session.run("mutmut", "results")
+    session.run("mutmut", "export-cicd-stats")
+    stats = json.loads(Path("mutants/mutmut-cicd-stats.json").read_text(encoding="utf-8"))
+    noticed = stats["killed"] + stats["timeout"]
+    session.log(f"{noticed} of {stats['total']} mutants are noticed")
+    if noticed < 0.9 * stats["total"]:
+        session.error("too few")
 
 
 @nox.session

@@ -213,6 +213,26 @@ async def test_concurrency_is_how_many_are_handled_at_a_time(
     assert highest == concurrency
 
 
+async def test_what_waited_for_room_goes_to_a_reader_that_is_idle(
+    autojump_clock: MockClock,
+) -> None:
+    """a trigger that waited for room is handled beside the others, not after them."""
+    source, sink, event = pair(int)
+    began: list[tuple[float, int]] = []
+
+    @sink.hook(event, concurrency=2, buffer=1)
+    async def take(n: int) -> None:
+        began.append((trio.current_time(), n))
+        await trio.sleep(1)
+
+    async with App(source, sink):
+        for second in range(0, 40, 2):  # in half of them the trigger comes before the reader
+            event.trigger_nowait(second)
+            await event.trigger(second + 1)
+            await trio.sleep_until(second + 2)
+    assert began == [(second, second + n) for second in range(0, 40, 2) for n in range(2)]
+
+
 async def test_a_batch_is_what_is_there_without_lingering(autojump_clock: MockClock) -> None:
     """a hook with batch=4 gets 1 to 4 at a time, in order, and never waits for more."""
     source, sink, event = pair(int)

@@ -16,7 +16,6 @@ from trio_modules._schedule import (
     ROOM_PATIENCE,
     Agenda,
     Board,
-    Entry,
     Item,
     Line,
     Patience,
@@ -33,26 +32,38 @@ DELAY = 180.0
 # --- the agenda ----------------------------------------------------------------------------
 
 
+class Named(Item):
+    """An item with a name, to be told from the others."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
 class Diary:
-    """An agenda with its owner, who keeps one entry per name."""
+    """An agenda of items that are known by their names."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Entry[str]] = {}
-        self.agenda: Agenda[str] = Agenda(lambda entry: self.kept.get(entry[2]) is entry)
+        self.items: dict[str, Named] = {}
+        self.agenda: Agenda[Named] = Agenda()
 
     def put(self, when: float, name: str) -> None:
-        self.drop(name)
-        self.kept[name] = self.agenda.add(when, name)
+        self.agenda.add(self.items.setdefault(name, Named(name)), when)
 
     def drop(self, name: str) -> None:
-        if self.kept.pop(name, None) is not None:
-            self.agenda.dropped()
+        item = self.items.pop(name, None)
+        if item is not None:
+            self.agenda.drop(item)
+            assert item._due is None
 
     def pop_due(self, now: float) -> list[str]:
         due = self.agenda.pop_due(now)
-        for name in due:
-            del self.kept[name]
-        return due
+        for item in due:
+            assert item._due is None
+            del self.items[item.name]
+        return [item.name for item in due]
 
 
 def test_the_agenda_gives_the_earliest_first() -> None:
@@ -69,7 +80,7 @@ def test_the_agenda_gives_the_earliest_first() -> None:
 
 def test_an_empty_agenda_is_never_due() -> None:
     """without any entry the next time is infinity, and nothing is due."""
-    agenda: Agenda[str] = Agenda(lambda _: True)
+    agenda: Agenda[Named] = Agenda()
     assert agenda.next_time() == math.inf
     assert agenda.pop_due(1e9) == []
     assert len(agenda) == agenda.size == 0
@@ -143,14 +154,14 @@ def comparisons_per_reschedule(size: int) -> float:
     rng = random.Random(1)
     board, items = board_with(size)
     for item in items:
-        board.schedule(item, Counted(rng.random()))
+        board.agenda.add(item, Counted(rng.random()))
     Counted.compared = 0
     rounds = 500
     for _ in range(rounds):
         item = rng.choice(items)
-        board.schedule(item, Counted(rng.random()))
-        board.unschedule(item)
-        board.schedule(item, Counted(rng.random()))
+        board.agenda.add(item, Counted(rng.random()))
+        board.agenda.drop(item)
+        board.agenda.add(item, Counted(rng.random()))
     return Counted.compared / rounds
 
 
@@ -163,46 +174,50 @@ def test_scheduling_costs_grow_with_the_logarithm() -> None:
 # --- the line ------------------------------------------------------------------------------
 
 
-def all_of(line: Line[str]) -> list[str]:
-    found = []
-    while (item := line.pop()) is not None:
-        found.append(item)
-    return found
+class Queue:
+    """A line of items that are known by their names."""
 
+    def __init__(self, *joined: tuple[str, Rank]) -> None:
+        self.items: dict[str, Named] = {}
+        self.line: Line[Named] = Line()
+        for name, rank in joined:
+            self.join(name, rank)
 
-def line_of(*joined: tuple[str, Rank]) -> Line[str]:
-    line: Line[str] = Line()
-    for item, rank in joined:
-        line.add(item, rank)
-    return line
+    def join(self, name: str, rank: Rank) -> None:
+        self.line.join(self.items.setdefault(name, Named(name)), rank)
+
+    def leave(self, name: str) -> None:
+        self.line.leave(self.items[name])
+
+    def pop(self) -> str | None:
+        item = self.line.pop()
+        assert item is None or not item._queued
+        return None if item is None else item.name
+
+    def all(self) -> list[str]:
+        found = []
+        while (name := self.pop()) is not None:
+            found.append(name)
+        return found
 
 
 def test_the_prioritized_go_before_the_plain() -> None:
     """both queues are first in, first out; the prioritized one is emptied first."""
-    line = line_of(
+    queue = Queue(
         ("plain 1", Rank.PLAIN),
         ("prioritized 1", Rank.PRIORITIZED),
         ("plain 2", Rank.PLAIN),
         ("prioritized 2", Rank.PRIORITIZED),
     )
-    assert len(line) == 4
-    assert all_of(line) == ["prioritized 1", "prioritized 2", "plain 1", "plain 2"]
-    assert not line
+    assert len(queue.line) == 4
+    assert queue.all() == ["prioritized 1", "prioritized 2", "plain 1", "plain 2"]
+    assert not queue.line
 
 
 def test_front_goes_before_all() -> None:
     """the last that joins at the front goes first."""
-    line = line_of(("a", Rank.PRIORITIZED), ("b", Rank.FRONT), ("c", Rank.FRONT))
-    assert all_of(line) == ["c", "b", "a"]
-
-
-@pytest.mark.parametrize("rank", list(Rank))
-def test_joining_is_the_same_as_adding(rank: Rank) -> None:
-    """join and add put a newcomer in the same place."""
-    first, second = line_of(("a", Rank.PRIORITIZED)), line_of(("a", Rank.PRIORITIZED))
-    first.join("b", rank)
-    second.add("b", rank)
-    assert all_of(first) == all_of(second)
+    queue = Queue(("a", Rank.PRIORITIZED), ("b", Rank.FRONT), ("c", Rank.FRONT))
+    assert queue.all() == ["c", "b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -223,18 +238,82 @@ def test_who_joins_twice_moves_up_and_never_back(
     before: Rank, after: Rank, order: list[str]
 ) -> None:
     """an item is in the line once, in the better of its places."""
-    line = line_of(("p", Rank.PRIORITIZED), ("x", before), ("q", Rank.PLAIN), ("x", after))
-    assert len(line) == 3
-    assert all_of(line) == order
+    queue = Queue(("p", Rank.PRIORITIZED), ("x", before), ("q", Rank.PLAIN), ("x", after))
+    assert len(queue.line) == 3
+    assert queue.all() == order
 
 
 @pytest.mark.parametrize("rank", list(Rank))
 def test_who_left_the_line_is_not_called(rank: Rank) -> None:
-    """an item can leave from any place; leaving without being there does nothing."""
-    line = line_of(("a", Rank.PLAIN), ("x", rank), ("b", Rank.PRIORITIZED))
-    line.remove("x")
-    line.remove("x")
-    assert all_of(line) == ["b", "a"]
+    """an item can leave from any place."""
+    queue = Queue(("a", Rank.PLAIN), ("x", rank), ("b", Rank.PRIORITIZED))
+    queue.leave("x")
+    assert len(queue.line) == 2
+    assert queue.all() == ["b", "a"]
+    assert not queue.line
+
+
+def test_who_left_and_joins_again_is_at_the_end() -> None:
+    """each time an item comes back it is behind all that are there, and called once."""
+    queue = Queue(("x", Rank.PLAIN), ("a", Rank.PLAIN))
+    for other in ("b", "c"):
+        queue.leave("x")
+        queue.join(other, Rank.PLAIN)
+        queue.join("x", Rank.PLAIN)
+    assert len(queue.line) == 4
+    assert queue.all() == ["a", "b", "c", "x"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["join", "leave", "pop"]), st.integers(0, 5), st.sampled_from(Rank)
+        ),
+        max_size=60,
+    )
+)
+def test_a_line_is_two_lists(steps: list[tuple[str, int, Rank]]) -> None:
+    """whatever joins, moves up and leaves: the order is that of two plain lists."""
+    queue = Queue()
+    plain: list[str] = []
+    prioritized: list[str] = []
+    for step, number, rank in steps:
+        name = str(number)
+        here = name in plain or name in prioritized
+        if step == "pop":
+            first = prioritized or plain
+            assert queue.pop() == (first.pop(0) if first else None)
+        elif step == "leave" and here:
+            queue.leave(name)
+            (plain if name in plain else prioritized).remove(name)
+        elif step == "join":
+            queue.join(name, rank)
+            if rank is Rank.PLAIN:
+                plain += [] if here else [name]
+                continue
+            if name in plain:
+                plain.remove(name)
+            if rank is Rank.FRONT:
+                prioritized[:] = [name, *(each for each in prioritized if each != name)]
+            elif name not in prioritized:
+                prioritized.append(name)
+        assert len(queue.line) == len(plain) + len(prioritized)
+    assert queue.all() == prioritized + plain
+
+
+@pytest.mark.parametrize("living", [0, 1, 10, 1000])
+def test_who_left_takes_no_more_memory_than_who_waits(living: int) -> None:
+    """however many leave before their turn, the line stays within a constant of the others."""
+    queue = Queue(*((f"stays {number}", Rank.PLAIN) for number in range(living)))
+    largest = 0
+    for _ in range(5_000):
+        for name in ("x", "y"):
+            queue.join(name, Rank.PLAIN)
+            queue.leave(name)
+        largest = max(largest, queue.line.size)
+    assert len(queue.line) == living
+    assert largest <= 2 * living + 140
+    assert queue.all() == [f"stays {number}" for number in range(living)]
 
 
 # --- patience ------------------------------------------------------------------------------
@@ -538,7 +617,7 @@ def test_what_is_due_joins_the_line() -> None:
     hall = Hall()
     hall.enqueue("plain")
     for when, name in [(5, "second"), (4, "first"), (9, "later")]:
-        hall.board.schedule(hall.item(name), when)
+        hall.board.agenda.add(hall.item(name), when)
     assert hall.board.scheduled == 3
     assert hall.board.next_time() == 4
     assert hall.move(5) == ["first"]
@@ -553,15 +632,15 @@ def test_what_is_due_joins_the_line() -> None:
 def test_an_item_is_due_at_one_time() -> None:
     """scheduling replaces the time; unscheduling takes it away, also twice."""
     hall = Hall()
-    hall.board.schedule(hall.item("a"), 5)
-    hall.board.schedule(hall.item("a"), 8)
+    hall.board.agenda.add(hall.item("a"), 5)
+    hall.board.agenda.add(hall.item("a"), 8)
     assert hall.board.scheduled == 1
     assert hall.move(7) == []
     assert hall.move(8) == ["a"]
     hall.release("a")
-    hall.board.schedule(hall.item("a"), 10)
-    hall.board.unschedule(hall.item("a"))
-    hall.board.unschedule(hall.item("a"))
+    hall.board.agenda.add(hall.item("a"), 10)
+    hall.board.agenda.drop(hall.item("a"))
+    hall.board.agenda.drop(hall.item("a"))
     assert hall.board.scheduled == 0
     assert hall.move(20) == []
 
@@ -765,11 +844,11 @@ class Pair:
         self.model.leave(name)
 
     def do_schedule(self, name: str, after: float) -> None:
-        self.hall.board.schedule(self.hall.item(name), self.hall.now + after)
+        self.hall.board.agenda.add(self.hall.item(name), self.hall.now + after)
         self.model.schedule(name, self.model.now + after)
 
     def do_unschedule(self, name: str) -> None:
-        self.hall.board.unschedule(self.hall.item(name))
+        self.hall.board.agenda.drop(self.hall.item(name))
         self.model.unschedule(name)
 
     def do_release(self, name: str) -> None:
@@ -802,7 +881,7 @@ class Pair:
         assert not expected & set(begun), "something runs twice"
         assert self.hall.board.waiting == len(self.model.line)
         assert self.hall.board.scheduled == len(self.model.due)
-        assert self.hall.board._agenda.size <= 2 * len(self.model.due) + 70
+        assert self.hall.board.agenda.size <= 2 * len(self.model.due) + 70
         assert self.by_turn(begun) == self.by_turn(wanted)
         assert self.hall.board.next_time() > self.hall.now
 

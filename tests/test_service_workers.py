@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
-from support import let_run, reports_of, stray_cancelled, switch_off
+from support import fail, let_run, reports_of, stray_cancelled, switch_off
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
@@ -809,6 +809,23 @@ async def test_restart_now_as_a_cause(autojump_clock: MockClock) -> None:
         m.start_service_worker(script.run, backoff=Backoff(initial=8, maximum=8))
         await trio.sleep(10)
     assert script.begun == [0, 0, 8]
+
+
+async def test_causes_in_a_circle(autojump_clock: MockClock) -> None:
+    """looking through them for what they ask for ends: it is an ordinary failure."""
+    m = Module("m")
+    app = App(m)
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+
+    async def body() -> None:
+        m.start_worker(fail, first)
+        service = m.start_service_worker(fail, first)
+        await let_run()
+        assert service.state == "backoff"
+
+    reports = await reports_of(app, body)
+    assert [report.exception for report in reports] == [first, first]
 
 
 async def test_restart_now_beside_a_failure(autojump_clock: MockClock) -> None:

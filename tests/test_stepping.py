@@ -8,7 +8,7 @@ import pytest
 import trio
 from support import let_run
 
-from trio_modules._stepping import run_in_context
+from trio_modules._stepping import begin, run_in_context
 
 var: ContextVar[str] = ContextVar("var", default="unset")
 
@@ -40,6 +40,46 @@ async def test_a_job_that_never_waits_ends_in_one_step() -> None:
         return 5
 
     assert await run_in_context(copy_context(), job()) == 5
+
+
+@pytest.mark.parametrize("value", [None, 5])
+def test_what_begins_and_never_waits_leaves_no_rest(value: int | None) -> None:
+    """a job whose value nobody asks for is over in one step, whatever it returns."""
+    ended = []
+
+    async def job() -> int | None:
+        ended.append(var.get())
+        return value
+
+    context = copy_context()
+    context.run(var.set, "starter")
+    assert begin(context, job()) is None
+    assert ended == ["starter"]
+
+
+async def test_what_begins_and_waits_leaves_a_rest() -> None:
+    """awaiting the rest ends the job, in its context, with its value."""
+
+    async def job() -> str:
+        var.set("own")
+        await trio.lowlevel.checkpoint()
+        return var.get()
+
+    rest = begin(copy_context(), job())
+    assert rest is not None
+    assert await rest == "own"
+    assert var.get() == "unset"
+
+
+def test_what_fails_at_once_raises_where_it_begins() -> None:
+    """an exception of the first step is the caller's, with the job in its traceback."""
+
+    async def job() -> None:
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong") as caught:
+        begin(copy_context(), job())
+    assert "job" in [entry.name for entry in caught.traceback]
 
 
 @pytest.mark.parametrize("waits", [False, True])

@@ -1481,6 +1481,21 @@ async def test_a_retry_that_waits_is_taken_out_by_a_stop(autojump_clock: MockClo
     assert jobs.times == {"x": [0]}
 
 
+async def test_a_retry_that_had_just_been_begun_is_taken_out_by_a_stop(
+    autojump_clock: MockClock,
+) -> None:
+    """stopped between its turn and its first step, the next use is a first attempt, too."""
+    app, m, jobs = managed()
+    async with app:
+        task = jobs.task("x", Retry(50)).queue()
+        await trio.sleep(5)
+        assert task.attempt == 2
+        assert task.start_asap().executing
+        await app.restart(m)
+        assert task.attempt == 1
+    assert jobs.times == {"x": [0]}
+
+
 async def test_a_cancelled_task_is_not_tried_again(autojump_clock: MockClock) -> None:
     """cancelled between two attempts, or in one that asks for another, a task never runs again."""
     jobs = Jobs()

@@ -237,6 +237,8 @@ class Inbox:
             self.items.append(sender.data)
             self.accepted += 1
             sender.done(self)
+            if self.parked:
+                trio.lowlevel.reschedule(self.parked.pop())
 
     def take(self, count: int) -> tuple[int, list[object]]:
         """Take the next ones out; the number of the taking, and what it was."""

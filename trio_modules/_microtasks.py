@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -26,7 +26,7 @@ from trio_modules._exceptions import ModuleOffline
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._slots import PATIENCE, Priority, SlotOrder, Waiter
 from trio_modules._status import MicrotaskInfo
-from trio_modules._stepping import first_step
+from trio_modules._stepping import begin
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import callable_name, check_seconds
 from trio_modules._workers import Guest, Workers
@@ -272,11 +272,11 @@ class Microtasks:
         entry._since = trio.current_time()
         cancelled = False
         try:
-            is_over, rest = first_step(self._own(entry.context), coro)
-            if not is_over:
+            rest = begin(self._own(entry.context), coro)
+            if rest is not None:
                 if self._granted and not self._coming:
                     self._new_runners(HEIRS)
-                await cast("Awaitable[object]", rest)
+                await rest
         except BaseException as exc:
             cancelled = self._failed(exc, entry.name)
         self._workers.ended += 1

@@ -115,10 +115,12 @@ def asked_for(exc: BaseException) -> Asked:
 
 
 def _asked_by(exc: BaseException | None) -> type[Exception] | None:
-    while exc is not None:
+    seen: set[int] = set()  # causes may go in a circle
+    while exc is not None and id(exc) not in seen:
         for kind in (RestartModule, RestartNow):
             if isinstance(exc, kind):
                 return kind
+        seen.add(id(exc))
         exc = exc.__cause__
     return None
 

@@ -11,8 +11,8 @@ import enum
 import heapq
 import itertools
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-HashableT = TypeVar("HashableT", bound=Hashable)
 ItemT = TypeVar("ItemT", bound="Item")
 
 #: Seconds after which what runs stops holding its place.
@@ -42,114 +41,6 @@ Entry = tuple[float, int, T]
 
 #: So few dead entries are not worth a sweep.
 _FEW = 64
-
-
-class Agenda(Generic[T]):
-    """Items by time: O(log n) to add, O(1) to drop, the earliest first, first come among equals.
-
-    Whoever adds an item keeps the entry, and drops it by keeping it no longer and saying so. Such
-    entries leave when they come up, or all together when they are the greater part, so that they
-    never hold more memory than the living ones.
-
-    Args:
-        is_kept: whether an entry is still kept by its owner.
-    """
-
-    __slots__ = ("_dead", "_heap", "_is_kept", "_number")
-
-    def __init__(self, is_kept: Callable[[Entry[T]], bool]) -> None:
-        self._is_kept = is_kept
-        self._heap: list[Entry[T]] = []
-        self._number = itertools.count()
-        self._dead = 0
-
-    def __len__(self) -> int:
-        return len(self._heap) - self._dead
-
-    @property
-    def size(self) -> int:
-        """How many entries it holds, the dropped ones included."""
-        return len(self._heap)
-
-    def add(self, when: float, item: T) -> Entry[T]:
-        entry = (when, next(self._number), item)
-        heapq.heappush(self._heap, entry)
-        return entry
-
-    def dropped(self) -> None:
-        """An owner keeps its entry no longer."""
-        self._dead += 1
-        if self._dead > _FEW and self._dead * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if self._is_kept(entry)]
-            heapq.heapify(self._heap)
-            self._dead = 0
-
-    def next_time(self) -> float:
-        """When the earliest item is due, infinity without any."""
-        heap = self._heap
-        while heap and not self._is_kept(heap[0]):
-            heapq.heappop(heap)
-            self._dead -= 1
-        return heap[0][0] if heap else math.inf
-
-    def pop_due(self, now: float) -> list[T]:
-        """Take out all that is due at *now*, the earliest first."""
-        due = []
-        while self.next_time() <= now:
-            due.append(heapq.heappop(self._heap)[2])
-        return due
-
-
-class Rank(enum.IntEnum):
-    """Where an item joins a line."""
-
-    PLAIN = 0
-    PRIORITIZED = 1
-    FRONT = 2
-
-
-class Line(Generic[HashableT]):
-    """Two queues: the prioritized one goes first, each is first in, first out. All is O(1)."""
-
-    __slots__ = ("_plain", "_prioritized")
-
-    def __init__(self) -> None:
-        self._plain: OrderedDict[HashableT, None] = OrderedDict()
-        self._prioritized: OrderedDict[HashableT, None] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._prioritized or self._plain)
-
-    def __len__(self) -> int:
-        return len(self._prioritized) + len(self._plain)
-
-    def join(self, item: HashableT, rank: Rank) -> None:
-        """Let *item*, which isn't in the line, join it."""
-        if rank is Rank.PLAIN:
-            self._plain[item] = None
-        else:
-            self.add(item, rank)
-
-    def add(self, item: HashableT, rank: Rank) -> None:
-        """Let *item* join, or move up if it is in the line already; it never moves back."""
-        if rank is Rank.PLAIN:
-            if item not in self._prioritized:
-                self._plain[item] = None
-            return
-        self._plain.pop(item, None)
-        self._prioritized[item] = None
-        if rank is Rank.FRONT:
-            self._prioritized.move_to_end(item, last=False)
-
-    def remove(self, item: HashableT) -> None:
-        """Let *item* leave, wherever it stands."""
-        self._plain.pop(item, None)
-        self._prioritized.pop(item, None)
-
-    def pop(self) -> HashableT | None:
-        """Take out whose turn it is, None if nobody is there."""
-        queue = self._prioritized or self._plain
-        return queue.popitem(last=False)[0] if queue else None
 
 
 class Item:
@@ -174,6 +65,154 @@ class Item:
         self._queued = False
         self._since = 0.0
         self._latest = math.inf
+
+
+class Agenda(Generic[ItemT]):
+    """Items by time: O(log n) to add, O(1) to drop, the earliest first, first come among equals.
+
+    Each item keeps the entry by which it is due. Entries that are kept no longer leave when they
+    come up, or all together when they are the greater part, so that they never hold more memory
+    than the living ones.
+    """
+
+    __slots__ = ("_dead", "_heap", "_number")
+
+    def __init__(self) -> None:
+        self._heap: list[Entry[ItemT]] = []
+        self._number = itertools.count()
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._dead
+
+    @property
+    def size(self) -> int:
+        """How many entries it holds, the dropped ones included."""
+        return len(self._heap)
+
+    def add(self, item: ItemT, when: float) -> None:
+        """The item is due at that time, in place of any other."""
+        if item._due is not None:
+            self.drop(item)
+        item._due = entry = (when, next(self._number), item)
+        heapq.heappush(self._heap, entry)
+
+    def drop(self, item: ItemT) -> None:
+        """The item isn't due at any time."""
+        if item._due is None:
+            return
+        item._due = None
+        self._dead += 1
+        if self._dead > _FEW and self._dead * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2]._due is entry]
+            heapq.heapify(self._heap)
+            self._dead = 0
+
+    def next_time(self) -> float:
+        """When the earliest item is due, infinity without any."""
+        heap = self._heap
+        while heap and heap[0][2]._due is not heap[0]:
+            heapq.heappop(heap)
+            self._dead -= 1
+        return heap[0][0] if heap else math.inf
+
+    def pop_due(self, now: float) -> list[ItemT]:
+        """Take out all that is due at *now*, the earliest first."""
+        due = []
+        while self.next_time() <= now:
+            item = heapq.heappop(self._heap)[2]
+            item._due = None
+            due.append(item)
+        return due
+
+
+class Rank(enum.IntEnum):
+    """Where an item joins a line."""
+
+    PLAIN = 0
+    PRIORITIZED = 1
+    FRONT = 2
+
+
+class Line(Generic[ItemT]):
+    """Two queues: the prioritized one goes first, each is first in, first out. All is O(1).
+
+    Nearly all items join the plain queue and leave it when it is their turn. So that is a deque,
+    and one that leaves it before its turn stays there, counted, to be skipped: such never hold
+    more memory than those that wait.
+    """
+
+    __slots__ = ("_gone", "_plain", "_prioritized", "_skipped")
+
+    def __init__(self) -> None:
+        self._prioritized: OrderedDict[ItemT, None] = OrderedDict()
+        self._plain: deque[ItemT] = deque()
+        self._gone: dict[ItemT, int] = {}  # how often each is to be skipped
+        self._skipped = 0  # the sum of these
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __len__(self) -> int:
+        return len(self._prioritized) + len(self._plain) - self._skipped
+
+    @property
+    def size(self) -> int:
+        """How many entries it holds, those to be skipped included."""
+        return len(self._prioritized) + len(self._plain)
+
+    def join(self, item: ItemT, rank: Rank) -> None:
+        """Let *item* join, or move up if it is in the line already; it never moves back."""
+        if rank is Rank.PLAIN:
+            if not item._queued:
+                item._queued = True
+                self._plain.append(item)
+            return
+        if item._queued and item not in self._prioritized:
+            self._leave_plain(item)
+        item._queued = True
+        self._prioritized[item] = None
+        if rank is Rank.FRONT:
+            self._prioritized.move_to_end(item, last=False)
+
+    def leave(self, item: ItemT) -> None:
+        """Let *item*, which is in the line, leave before its turn."""
+        item._queued = False
+        if item in self._prioritized:
+            del self._prioritized[item]
+        else:
+            self._leave_plain(item)
+
+    def _leave_plain(self, item: ItemT) -> None:
+        self._gone[item] = self._gone.get(item, 0) + 1
+        self._skipped += 1
+        if self._skipped > _FEW and self._skipped * 2 > len(self._plain):
+            self._plain = deque(each for each in self._plain if not self._is_skipped(each))
+
+    def pop(self) -> ItemT | None:
+        """Take out whose turn it is, None if nobody is there."""
+        if self._prioritized:
+            item = self._prioritized.popitem(last=False)[0]
+        else:
+            while self._skipped and self._is_skipped(self._plain[0]):
+                self._plain.popleft()
+            if not self._plain:
+                return None
+            item = self._plain.popleft()
+        item._queued = False
+        return item
+
+    def _is_skipped(self, item: ItemT) -> bool:
+        """Whether this, the first entry of the item, is to leave the deque now unseen."""
+        times = self._gone.get(item, 0)
+        if not times:
+            return False
+        self._skipped -= 1
+        if times == 1:
+            del self._gone[item]
+        else:
+            self._gone[item] = times - 1
+        return True
 
 
 class Patience(Generic[ItemT]):
@@ -247,10 +286,13 @@ class Board(Generic[ItemT]):
         came_due: called with all items that are due, the earliest first; it lets them join the
             line, or doesn't.
         begin: called with each item that begins; in the end it is given to `release`.
+
+    Attributes:
+        agenda: the items that are due some time.
+        limit: may be set; `move` has to follow.
     """
 
     __slots__ = (
-        "_agenda",
         "_begin",
         "_came_due",
         "_has_room",
@@ -258,6 +300,7 @@ class Board(Generic[ItemT]):
         "_patience",
         "_places",
         "_roomless_since",
+        "agenda",
         "limit",
     )
 
@@ -272,25 +315,11 @@ class Board(Generic[ItemT]):
         self._has_room = has_room
         self._came_due = came_due
         self._begin = begin
-        self._agenda: Agenda[ItemT] = Agenda(lambda entry: entry[2]._due is entry)
+        self.agenda: Agenda[ItemT] = Agenda()
         self._patience: Patience[ItemT] = Patience()
         self._line: Line[ItemT] = Line()
         self._places: dict[ItemT, float] = {}
         self._roomless_since: float | None = None
-
-    # ------------------------------------------------------------ the agenda
-
-    def schedule(self, item: ItemT, when: float) -> None:
-        """The item is due at that time, in place of any other."""
-        if item._due is not None:
-            self.unschedule(item)
-        item._due = self._agenda.add(when, item)
-
-    def unschedule(self, item: ItemT) -> None:
-        """The item isn't due at any time."""
-        if item._due is not None:
-            item._due = None
-            self._agenda.dropped()
 
     # ------------------------------------------------------------ the line
 
@@ -301,9 +330,8 @@ class Board(Generic[ItemT]):
             whether `move` is needed, or `next_time` may be earlier than it was.
         """
         if item._queued:
-            self._line.add(item, rank)
+            self._line.join(item, rank)
             return False
-        item._queued = True
         item._since = now
         item._latest = now + max_delay if max_delay else math.inf
         is_first = not self._line
@@ -318,8 +346,7 @@ class Board(Generic[ItemT]):
     def withdraw(self, item: ItemT) -> None:
         """Take the item out of the line."""
         if item._queued:
-            item._queued = False
-            self._line.remove(item)
+            self._line.leave(item)
 
     @property
     def waiting(self) -> int:
@@ -329,7 +356,7 @@ class Board(Generic[ItemT]):
     @property
     def scheduled(self) -> int:
         """How many items are due some time."""
-        return len(self._agenda)
+        return len(self.agenda)
 
     # ------------------------------------------------------------ whose turn it is
 
@@ -344,11 +371,8 @@ class Board(Generic[ItemT]):
 
     def move(self, now: float) -> None:
         """Do all that is to be done at this time."""
-        if self._agenda.next_time() <= now:
-            due = self._agenda.pop_due(now)
-            for item in due:
-                item._due = None
-            self._came_due(due)
+        if self.agenda.next_time() <= now:
+            self._came_due(self.agenda.pop_due(now))
         for item in self._patience.pop_due(now):
             self.withdraw(item)
             item._since = now
@@ -366,7 +390,6 @@ class Board(Generic[ItemT]):
         if item is None:
             self._roomless_since = None
             return None
-        item._queued = False
         item._since = now
         self._places[item] = now
         self._roomless_since = None
@@ -392,7 +415,7 @@ class Board(Generic[ItemT]):
 
     def next_time(self) -> float:
         """When there will be something to do, if nothing changes before; infinity: never."""
-        when = min(self._agenda.next_time(), self._patience.soonest)
+        when = min(self.agenda.next_time(), self._patience.soonest)
         if not self._line:
             return when
         if len(self._places) >= self.limit:

@@ -97,7 +97,6 @@ class SlotOrder:
 
     def wait(self, waiter: Waiter, priority: Priority, now: float, patience: float) -> bool:
         """Wait for a slot; whether `next_time` is earlier than it was."""
-        waiter._queued = True
         waiter._since = now
         waiter._latest = now + patience
         self._line.join(waiter, _RANKS[priority])
@@ -105,8 +104,7 @@ class SlotOrder:
 
     def give_up(self, waiter: Waiter) -> None:
         """The waiter waits no longer, and has none."""
-        waiter._queued = False
-        self._line.remove(waiter)
+        self._line.leave(waiter)
 
     def leave(self) -> None:
         """A slot comes back: who is next has it, in this step."""
@@ -121,7 +119,7 @@ class SlotOrder:
     def lose_patience(self, now: float) -> None:
         """Let in all who have waited for too long."""
         for waiter in self._patience.pop_due(now):
-            self._line.remove(waiter)
+            self._line.leave(waiter)
             self._let_in(waiter)
 
     def let_everybody_in(self) -> None:
@@ -132,7 +130,6 @@ class SlotOrder:
 
     def _let_in(self, waiter: Waiter | None) -> None:
         assert waiter is not None
-        waiter._queued = False
         self.held += 1
         waiter.grant()
 

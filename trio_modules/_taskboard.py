@@ -58,6 +58,7 @@ class TaskBoard:
         self._timers = timers
         self._rng = rng
         self._board: Board[BaseTask] = Board(limit, has_room, self._came_due, _begin)
+        self._agenda = self._board.agenda
         self._wake = math.inf
         self._timer: Timer | None = None
         self._by_wall: dict[BaseTask, datetime] = {}
@@ -112,13 +113,13 @@ class TaskBoard:
             return
         now = self.time()
         task._tasks.pending[task] = None
-        if self._board.enqueue(task, rank, now, task._delay):
+        if self._board.enqueue(task, rank, now, task._extras.delay):
             self.move(now)
 
     def line_up(self, task: BaseTask, rank: Rank, now: float) -> None:
         """The task, which isn't being executed, joins the line; `move` has to follow."""
         task._tasks.pending[task] = None
-        self._board.enqueue(task, rank, now, task._delay)
+        self._board.enqueue(task, rank, now, task._extras.delay)
 
     def rejoin(self, task: BaseTask, rank: Rank, now: float) -> None:
         """The task, whose execution has ended, joins the line; `succeed` has to follow."""
@@ -127,15 +128,15 @@ class TaskBoard:
 
     def set_delay(self, task: BaseTask) -> None:
         """The longest delay of a queued task has changed."""
-        self._board.set_delay(task, task._delay)
+        self._board.set_delay(task, task._extras.delay)
         self.move()
 
     def schedule(self, task: BaseTask, when: float, wall: datetime | None = None) -> None:
         """The task is due at that time, *wall* being the same on the wall clock if that counts."""
         task._tasks.pending[task] = None
-        if task._retry is not None:
-            task._retry = None
-        self._board.schedule(task, when)
+        if task._extras.retry is not None:
+            task._extras.retry = None
+        self._agenda.add(task, when)
         if wall is not None:
             self._by_wall[task] = wall
             self._watch_clock()
@@ -146,9 +147,9 @@ class TaskBoard:
 
     def unschedule(self, task: BaseTask) -> None:
         """The task isn't due at any time."""
-        self._board.unschedule(task)
-        if task._retry is not None:
-            task._retry = None
+        self._agenda.drop(task)
+        if task._extras.retry is not None:
+            task._extras.retry = None
         if self._by_wall:
             self._by_wall.pop(task, None)
 
@@ -158,10 +159,10 @@ class TaskBoard:
         if due is not None and due[0] <= when:
             return
         later = None if due is None else (due[0], self._by_wall.get(task))
-        assert task._queued_in is not None
         self.schedule(task, when)
-        task._planned = False
-        task._retry = task._queued_in, later
+        extras = task._with_extras()
+        extras.planned = False
+        extras.retry = task._queued_in, later
 
     def withdraw(self, task: BaseTask) -> None:
         """The task is neither queued nor scheduled."""
@@ -206,10 +207,10 @@ class TaskBoard:
     def _came_due(self, tasks: list[BaseTask]) -> None:
         """The times of these tasks have come, the earliest first."""
         for task in reversed(tasks):  # each goes to the front, but those that try again
-            if task._retry is None:
+            if task._extras.retry is None:
                 self._is_due(task)
         for task in tasks:
-            if task._retry is not None:
+            if task._extras.retry is not None:
                 self._is_due(task)
 
     def _is_due(self, task: BaseTask) -> None:
@@ -218,33 +219,34 @@ class TaskBoard:
         late = 0.0 if wall is None else (self.clock.now() - wall).total_seconds()
         if late < -ROUNDING:
             self.schedule(task, trio.current_time() - late, wall)
-        elif task._retry is not None:
-            self._try_again(task, *task._retry)
+        elif task._extras.retry is not None:
+            self._try_again(task, *task._extras.retry)
         elif self._takes_time(task, late):
             task._tasks.at.pop(task, None)
             self._join(task, Rank.FRONT, task._scheduled_in)
 
     def _takes_time(self, task: BaseTask, late: float) -> bool:
         """Plan what follows the time that has come; whether that one, so late, still counts."""
-        rhythm = task._rhythm
+        extras = task._extras
+        rhythm = extras.rhythm
         if rhythm is None or rhythm.cron is None:
             return True
-        self._plan_by_cron(task, rhythm, rhythm.cron, task._moment if task._planned else None)
+        self._plan_by_cron(task, rhythm, rhythm.cron, extras.moment if extras.planned else None)
         return rhythm.misfire != "skip" or late <= CLOCK_CHECK
 
     def _try_again(
         self, task: BaseTask, context: Context, later: tuple[float, datetime | None] | None
     ) -> None:
         """The time of a retry has come; *later* is what the task was scheduled for beside that."""
-        task._retry = None
-        rhythm = task._rhythm
+        task._extras.retry = None
+        rhythm = task._extras.rhythm
         if later is not None:
             self.schedule(task, *later)
         elif rhythm is not None and rhythm.cron is not None:
             self._plan_by_cron(task, rhythm, rhythm.cron, None)
         self._join(task, Rank.PLAIN, context)
 
-    def _join(self, task: BaseTask, rank: Rank, context: Context | None) -> None:
+    def _join(self, task: BaseTask, rank: Rank, context: Context) -> None:
         if not task.queued:
             task._queued_in = context
         if task._runner is not None:
@@ -257,7 +259,7 @@ class TaskBoard:
         if rhythm.cron is not None:
             self._plan_by_cron(task, rhythm, rhythm.cron, None)
             return
-        task._planned = True
+        task._with_extras().planned = True
         self.schedule(task, trio.current_time() + rhythm.interval + self._jitter(rhythm))
 
     def _plan_by_cron(
@@ -265,9 +267,10 @@ class TaskBoard:
     ) -> None:
         """The task is due when its line matches next, after now and after what was reached."""
         now = self.clock.now()
-        task._moment = cron.next_after(now if reached is None else max(now, reached))
-        task._planned = True
-        wall = task._moment + timedelta(seconds=self._jitter(rhythm))
+        extras = task._with_extras()
+        extras.moment = cron.next_after(now if reached is None else max(now, reached))
+        extras.planned = True
+        wall = extras.moment + timedelta(seconds=self._jitter(rhythm))
         self.schedule(task, self.clock.to_trio(wall), wall)
 
     def _jitter(self, rhythm: Rhythm) -> float:

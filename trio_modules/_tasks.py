@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "NO_EXTRAS",
     "BaseTask",
     "Execution",
+    "Extras",
     "Retry",
     "Rhythm",
     "TaskModule",
@@ -145,6 +147,7 @@ class TaskOrder(Protocol):
     def set_delay(self, task: BaseTask) -> None: ...
     def schedule(self, task: BaseTask, when: float, wall: datetime | None = None) -> None: ...
     def unschedule(self, task: BaseTask) -> None: ...
+    def withdraw(self, task: BaseTask) -> None: ...
     def plan_next(self, task: BaseTask, rhythm: Rhythm) -> None: ...
 
 
@@ -160,7 +163,6 @@ class TaskOwner(Protocol):
     @property
     def at(self) -> dict[BaseTask, float | datetime]: ...
     def admit(self, task: BaseTask, what: str) -> TaskOrder: ...
-    def withdraw(self, task: BaseTask) -> None: ...
     def forget(self, task: BaseTask, why: str) -> None: ...
     def begin(self, task: BaseTask) -> None: ...
 
@@ -190,51 +192,87 @@ class _Result:
         raise error
 
 
+class Extras:
+    """What few tasks have, and none before it is needed.
+
+    Attributes:
+        delay: seconds that it is queued at most, 0 for no limit.
+        attempt: 1, or how often it was tried.
+        last_error: what the last failed execution ended with.
+        rhythm: how it repeats itself.
+        planned: whether the time that it is due at follows from its rhythm.
+        decided: whether it was scheduled since it began.
+        again: where it joins the line when it has ended.
+        moment: the match of its cron line that it waits for.
+        retry: while it is due for one, the context of that and the time that comes after it.
+        result: what somebody waits for.
+    """
+
+    __slots__ = (
+        "again",
+        "attempt",
+        "decided",
+        "delay",
+        "last_error",
+        "moment",
+        "planned",
+        "result",
+        "retry",
+        "rhythm",
+    )
+
+    def __init__(self) -> None:
+        self.delay = MAX_DELAY
+        self.attempt = 1
+        self.last_error: BaseException | None = None
+        self.rhythm: Rhythm | None = None
+        self.planned = False
+        self.decided = False
+        self.again: Rank | None = None
+        self.moment: datetime | None = None
+        self.retry: tuple[Context, tuple[float, datetime | None] | None] | None = None
+        self.result: _Result | None = None
+
+
+#: Shared by all tasks that have none: only read.
+NO_EXTRAS = Extras()
+
+
 class BaseTask(Item):
     """All of `Task` but its module, which has a class of a room above."""
 
-    # A million of these may be waiting: what hardly any of them needs is made when it is needed.
+    # A million of these may be waiting. What has no value here gets it when it is needed: the
+    # times and contexts when the task is ordered, all else by `_with_extras`.
     __slots__ = (
-        "__dict__",
-        "_again",
         "_cancelled",
-        "_delay",
+        "_extras",
         "_fn",
-        "_planned",
         "_queued_in",
-        "_result",
-        "_rhythm",
         "_runner",
         "_scheduled_in",
         "_tasks",
-        "attempt",
         "name",
         "runs",
     )
 
-    last_error: BaseException | None = None
-    _decided: bool = False  # whether it was scheduled since it began
-    _moment: datetime | None = None  # the match of its cron line that it waits for
-    # While it is due for a retry: the context of that, and the time that comes after it.
-    _retry: tuple[Context, tuple[float, datetime | None] | None] | None = None
+    _queued_in: Context
+    _scheduled_in: Context
 
     def __init__(self, tasks: TaskOwner, fn: TaskFn, name: str) -> None:
         self._due = None
         self._queued = self._cancelled = False
-        self._since = self._latest = 0.0
         self._tasks = tasks
         self._fn = fn
         self.name = name
-        self.attempt = 1
         self.runs = 0
-        self._delay = MAX_DELAY
-        self._rhythm: Rhythm | None = None
-        self._planned = False  # whether the time that it is due at follows from its rhythm
-        self._again: Rank | None = None  # where it joins the line when it has ended
         self._runner: Execution | None = None
-        self._result: _Result | None = None
-        self._queued_in: Context | None = None
-        self._scheduled_in: Context | None = None
+        self._extras = NO_EXTRAS
+
+    def _with_extras(self) -> Extras:
+        """Its own extras, to set one of them."""
+        if self._extras is NO_EXTRAS:
+            self._extras = Extras()
+        return self._extras
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} of module {self._tasks.module.name!r}>"
@@ -247,9 +285,19 @@ class BaseTask(Item):
         return self._cancelled
 
     @property
+    def attempt(self) -> int:
+        """1, or how often it was tried when it asks for `Retry`."""
+        return self._extras.attempt
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """The exception that the last failed execution ended with."""
+        return self._extras.last_error
+
+    @property
     def queued(self) -> bool:
         """Whether it is in one of the queues, or will be when its present execution has ended."""
-        return self._queued or self._again is not None
+        return self._queued or self._extras.again is not None
 
     @property
     def executing(self) -> bool:
@@ -314,7 +362,7 @@ class BaseTask(Item):
         Args:
             seconds: the time since it was queued; 180 by default, 0 for no limit.
         """
-        self._delay = check_seconds("seconds", seconds, finite=True)
+        self._with_extras().delay = check_seconds("seconds", seconds, finite=True)
         board = self._tasks.board
         if self._queued and board is not None:
             board.set_delay(self)
@@ -336,14 +384,17 @@ class BaseTask(Item):
             TaskCancelled: if the task was cancelled.
             TypeError, ValueError: if the time isn't usable.
         """
-        board = self._tasks.admit(self, "schedule")
-        if at is None:
+        tasks = self._tasks
+        board = tasks.board if tasks.module.workers.open and not self._cancelled else None
+        if board is None:
+            board = tasks.admit(self, "schedule")  # which says why not
+        if type(at) is float and board.entered <= at < math.inf:
+            self._schedule(board, at)
+        elif at is None:
             self._unschedule(board)
         elif isinstance(at, datetime):
             check_at(at)
             self._schedule(board, board.clock.to_trio(at), at)
-        elif type(at) is float and board.entered <= at < math.inf:
-            self._schedule(board, at)
         else:
             self._schedule(board, board.check_time(at))
         return self
@@ -379,7 +430,8 @@ class BaseTask(Item):
         seconds = check_seconds("interval", interval or 0.0, finite=True)
         board = self._tasks.admit(self, "repeat")
         if not seconds:
-            self._rhythm = None
+            if self._extras.rhythm is not None:
+                self._extras.rhythm = None
             return self
         board.check_interval(seconds)
         self._keep_time(board, Rhythm(seconds))
@@ -414,20 +466,25 @@ class BaseTask(Item):
         return self
 
     def _keep_time(self, board: TaskOrder, rhythm: Rhythm) -> None:
-        self._rhythm = rhythm
+        self._with_extras().rhythm = rhythm
         self._scheduled_in = copy_context()
         if self._runner is None or rhythm.cron is not None:
             board.plan_next(self, rhythm)
 
     def _schedule(self, board: TaskOrder, when: float, wall: datetime | None = None) -> None:
         self._scheduled_in = copy_context()
-        self._planned = False
-        if self._runner is not None:
-            self._decided = True
+        self._decide()
         board.schedule(self, when, wall)
 
+    def _decide(self) -> None:
+        """Its user says whether it is due and when, not its rhythm."""
+        if self._runner is not None or self._extras is not NO_EXTRAS:
+            extras = self._with_extras()
+            extras.decided = self._runner is not None
+            extras.planned = False
+
     def _unschedule(self, board: TaskOrder) -> None:
-        self._decided = self._runner is not None
+        self._decide()
         board.unschedule(self)
         if not self.pending:
             self._tasks.forget(self, "was taken out of the schedule")
@@ -438,12 +495,13 @@ class BaseTask(Item):
         """Cancel it for good: it leaves queue and schedule, its execution is cancelled (seed)."""
         self._cancelled = True
         tasks = self._tasks
-        if self._due is not None or self._queued:
-            tasks.withdraw(self)
+        if (self._due is not None or self._queued) and tasks.board is not None:
+            tasks.board.withdraw(self)
         if self._runner is None:
             tasks.forget(self, "was cancelled")
         else:
-            self._again = None
+            if self._extras.again is not None:
+                self._extras.again = None
             self._runner.cancel(f"task {self.name!r} was cancelled")
         return self
 
@@ -468,17 +526,20 @@ class BaseTask(Item):
                 f"task {self.name!r} of module {self._tasks.module.name!r} can't be waited for: "
                 "it is neither queued nor scheduled nor executing"
             )
-        if self._result is None:
-            self._result = _Result()
-        return await self._result.get()
+        extras = self._with_extras()
+        if extras.result is None:
+            extras.result = _Result()
+        return await extras.result.get()
 
     def _run_again(self, rank: Rank) -> None:
         """It is being executed, and will join the line once more when that has ended."""
-        self._again = rank if self._again is None else max(rank, self._again)
+        extras = self._with_extras()
+        extras.again = rank if extras.again is None else max(rank, extras.again)
 
     def _settle(self, error: Exception | None, value: object = None) -> None:
-        if self._result is not None:
-            result, self._result = self._result, None
+        result = self._extras.result
+        if result is not None:
+            self._extras.result = None
             result.set(value, error)
 
 

@@ -21,11 +21,11 @@ from trio_modules._context import owner_var
 from trio_modules._exceptions import ModuleOffline, TaskCancelled, TaskFailed, shown
 from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._schedule import Rank
-from trio_modules._seam import AnyAsyncFn
+from trio_modules._seam import Seam
 from trio_modules._status import TaskInfo, WorkCounts
-from trio_modules._stepping import first_step
+from trio_modules._stepping import begin, first_step
 from trio_modules._taskboard import TaskBoard
-from trio_modules._tasks import BaseTask, Retry, Rhythm, TaskModule
+from trio_modules._tasks import NO_EXTRAS, BaseTask, Extras, Retry, Rhythm, TaskModule
 from trio_modules._util import awaiting
 
 __all__ = ["DeclaredTask", "ModuleTasks"]
@@ -74,6 +74,7 @@ class ModuleTasks:
         self.ended = 0
         self._declared: list[DeclaredTask] = []
         self._reporter: Reporter | None = None
+        self._seam = Seam()
         self._context: Context | None = None
         self._idle: list[_Runner] = []
         self._runners: dict[trio.lowlevel.Task, None] = {}
@@ -105,9 +106,8 @@ class ModuleTasks:
     def forget(self, task: BaseTask, why: str) -> None:
         """Nothing of the task is pending any more: nobody need wait for it."""
         self.pending.pop(task, None)
-        if task._rhythm is not None:
-            task._rhythm = None
-        if task._result is not None:
+        if task._extras is not NO_EXTRAS:
+            task._extras.rhythm = None
             task._settle(TaskCancelled(self.module.name, task.name, why))
 
     @property
@@ -125,17 +125,12 @@ class ModuleTasks:
 
     # ------------------------------------------------------------ runs of app and module
 
-    def function_of(self, task: BaseTask) -> AnyAsyncFn:
-        """What to call for an execution: its function, or what others put in its place."""
-        if not self.module.seam.interceptors:
-            return task._fn
-        return self.module.around("task", task.name, task._fn)
-
     def attach(self, board: TaskBoard, reporter: Reporter, context: Context) -> None:
         """A run of the app begins."""
         self.board = board
         self._reporter = reporter
         self._context = context
+        self._seam = self.module.seam
         self.started = self.ended = 0
         self.at = {each.task: each.at for each in self._declared if each.at is not None}
 
@@ -155,7 +150,8 @@ class ModuleTasks:
         """The module stops or has crashed: nothing is pending any more."""
         for task in list(self.pending):
             self.withdraw(task)
-            task._again = task._rhythm = None
+            if task._extras is not NO_EXTRAS:
+                task._extras.again = task._extras.rhythm = None
             if task._runner is not None:
                 task._runner.cancel(reason)
             else:
@@ -163,7 +159,9 @@ class ModuleTasks:
 
     def _lost(self, task: BaseTask) -> None:
         del self.pending[task]
-        task.attempt = 1
+        if task._extras is NO_EXTRAS:
+            return
+        task._extras.attempt = 1
         module = self.module
         task._settle(ModuleOffline(module.name, module.status.name, f"execute task {task.name!r}"))
 
@@ -209,7 +207,7 @@ class ModuleTasks:
         assert board is not None
         assert self._context is not None
         task._scheduled_in = self._context
-        task._rhythm = declared.rhythm
+        task._with_extras().rhythm = declared.rhythm
         if declared.rhythm is not None:
             missed = self._missed(task, declared.rhythm, board.clock.now())
             board.plan_next(task, declared.rhythm)
@@ -221,9 +219,10 @@ class ModuleTasks:
 
     def _missed(self, task: BaseTask, rhythm: Rhythm, now: datetime) -> bool:
         """Whether a time of the cron line passed while the module was down."""
-        if rhythm.cron is None or rhythm.misfire == "skip" or task._moment is None:
+        moment = task._extras.moment
+        if rhythm.cron is None or rhythm.misfire == "skip" or moment is None:
             return False
-        return task._moment <= now
+        return moment <= now
 
     def _arm_once(
         self, task: BaseTask, at: float | datetime, misfire: Literal["run-once", "skip"]
@@ -235,7 +234,7 @@ class ModuleTasks:
         if misfire == "skip" and when < trio.current_time():
             del self.at[task]
             return
-        task._planned = False
+        task._with_extras().planned = False
         board.schedule(task, when, wall)
 
     # ------------------------------------------------------------ executions
@@ -246,17 +245,19 @@ class ModuleTasks:
 
     def execute(self, task: BaseTask, runner: _Runner) -> None:
         """Hand the task to a runner."""
-        if task._decided:
-            task._decided = False
-        rhythm = task._rhythm
-        if rhythm is not None and rhythm.cron is None and task._planned:
-            assert self.board is not None
-            self.board.unschedule(task)  # one interval after the end of this
+        if task._extras is not NO_EXTRAS:
+            self._begins(task, task._extras)
         self.started += 1
         task._runner = runner
         runner.task = task
         if runner.parked is not None:
             runner.wake()
+
+    def _begins(self, task: BaseTask, extras: Extras) -> None:
+        extras.decided = False
+        if extras.rhythm is not None and extras.rhythm.cron is None and extras.planned:
+            assert self.board is not None
+            self.board.unschedule(task)  # one interval after the end of this
 
     def _new_runner(self) -> _Runner:
         runner = _Runner(self)
@@ -267,19 +268,34 @@ class ModuleTasks:
         self._context.copy().run(start)
         return runner
 
-    def context_of(self, task: BaseTask) -> Context:
-        """A copy of the context of whoever queued or scheduled it."""
-        assert task._queued_in is not None
+    def first_step(self, task: BaseTask) -> Awaitable[object] | None:
+        """Begin an execution, in a copy of the context of whoever queued or scheduled it.
+
+        Returns:
+            the rest of it, None if it is over.
+        """
+        fn = task._fn
+        if self._seam.interceptors:
+            fn = self.module.around("task", task.name, fn)
+        coro = fn(task)
+        if type(coro) is not CoroutineType:
+            coro = awaiting(coro)
         context = task._queued_in.copy()
         owner = context.get(owner_var)
         if owner is not None and owner is not self.module:  # else it is found by its nursery
             context.run(owner_var.set, self.module)
-        return context
+        if task._extras.result is None:
+            return begin(context, coro)
+        is_over, value = first_step(context, coro)
+        if not is_over:
+            return cast("Awaitable[object]", value)
+        task._settle(None, value)
+        return None
 
-    def returned(self, runner: _Runner, task: BaseTask, value: object) -> None:
+    def returned(self, runner: _Runner, task: BaseTask, value: object = None) -> None:
         """An execution has returned."""
-        task.attempt = 1
-        if task._result is not None:
+        if task._extras is not NO_EXTRAS:
+            task._extras.attempt = 1
             task._settle(None, value)
         self._over(runner, task)
 
@@ -288,12 +304,13 @@ class ModuleTasks:
         assert self._reporter is not None
         self._reporter.pass_on(caught)
         failure = caught.failure
+        extras = task._with_extras()
         if isinstance(failure, Retry) and not task._cancelled and self.module.workers.open:
-            self._retry(task, failure)
+            self._retry(task, extras, failure)
         else:
-            task.attempt = 1
+            extras.attempt = 1
             if failure is not None and not isinstance(failure, Retry):
-                task.last_error = failure
+                extras.last_error = failure
                 self.module.workers.report(failure, task.name, "task")
             task._settle(self._error_of(task, failure))
         self._over(runner, task)
@@ -308,15 +325,17 @@ class ModuleTasks:
             return TaskCancelled(name, task.name)
         return ModuleOffline(name, self.module.status.name, f"finish task {task.name!r}")
 
-    def _retry(self, task: BaseTask, retry: Retry) -> None:
+    def _retry(self, task: BaseTask, extras: Extras, retry: Retry) -> None:
         board = self.board
         assert board is not None
-        task.attempt += 1
+        extras.attempt += 1
         board.retry(task, trio.current_time() + retry.after)
 
     def not_begun(self, runner: _Runner, task: BaseTask) -> None:
         """A runner was cancelled before it could begin what it had taken."""
-        task._settle(self._error_of(task, None))
+        if task._extras is not NO_EXTRAS:
+            task._extras.attempt = 1
+            task._settle(self._error_of(task, None))
         self._over(runner, task)
 
     def _over(self, runner: _Runner, task: BaseTask) -> None:
@@ -327,14 +346,10 @@ class ModuleTasks:
         task.runs += 1
         self.ended += 1
         now = board.time()
-        if task._rhythm is not None or task._again is not None or task._due is not None:
+        if task._due is not None or task._extras is not NO_EXTRAS:
             self._go_on(task, board, now)
         if task._due is None and not task._queued:
-            del self.pending[task]
-            if task._rhythm is not None:
-                task._rhythm = None
-            if task._result is not None:
-                task._settle(self._error_of(task, None))
+            self._complete(task)
         following = board.succeed(task, now)
         if following is not None and following._tasks is self and not runner.spent:
             self.execute(following, runner)
@@ -345,15 +360,27 @@ class ModuleTasks:
             following._tasks.begin(following)
 
     def _go_on(self, task: BaseTask, board: TaskBoard, now: float) -> None:
-        again, task._again = task._again, None
+        extras = task._extras
+        again = extras.again
+        if again is not None:
+            extras.again = None
         if task._cancelled or not self.module.workers.open:
             self.withdraw(task)
             return
-        rhythm = task._rhythm
-        if rhythm is not None and task._due is None and not task._decided:
-            board.plan_next(task, rhythm)
+        if extras.rhythm is not None and task._due is None and not extras.decided:
+            board.plan_next(task, extras.rhythm)
         if again is not None:
             board.rejoin(task, again, now)
+
+    def _complete(self, task: BaseTask) -> None:
+        """Nothing comes next of the task."""
+        del self.pending[task]
+        extras = task._extras
+        if extras is NO_EXTRAS:
+            return
+        extras.rhythm = None
+        if extras.result is not None:
+            task._settle(self._error_of(task, None))
 
     # ------------------------------------------------------------ runners
 
@@ -445,38 +472,48 @@ class _Runner:
             self._tasks.not_begun(self, task)
 
     async def _execute_all(self, this: trio.lowlevel.Task) -> None:
-        in_a_row = 0
         while not self.spent:
             if self.task is None:
                 if not self._tasks.may_stay(self):
                     return
                 this.name = self.NAME
                 await self._park(this)
-                in_a_row = 0
-            elif in_a_row < SLICE:
-                in_a_row += 1
-                task, self.task = self.task, None
-                this.name = task.name
-                await self._execute(task)
-            else:
-                in_a_row = 0
+            elif (waiting := self._execute_some(this)) is not None:
+                task, rest = waiting
+                try:
+                    value = await rest
+                except BaseException as exc:
+                    self._raised(task, exc)
+                else:
+                    self._tasks.returned(self, task, value)
+            elif self.task is not None:
                 await trio.lowlevel.checkpoint()
 
-    async def _execute(self, task: BaseTask) -> None:
+    def _execute_some(self, this: trio.lowlevel.Task) -> tuple[BaseTask, Awaitable[object]] | None:
+        """Execute what ends in its first step, until one doesn't: that one, and its rest.
+
+        Also ends after so many that everybody else should have a turn.
+        """
         tasks = self._tasks
-        try:
-            coro = tasks.function_of(task)(task)
-            if type(coro) is not CoroutineType:
-                coro = awaiting(coro)
-            is_over, value = first_step(tasks.context_of(task), coro)
-            if not is_over:
-                value = await cast("Awaitable[object]", value)
-        except BaseException as exc:
-            caught = take_apart(exc)
-            self.spent = self.spent or isinstance(caught.passing, trio.Cancelled)
-            tasks.raised(self, task, caught)
-        else:
-            tasks.returned(self, task, value)
+        for _ in range(SLICE):
+            task, self.task = self.task, None
+            if task is None:
+                return None
+            this.name = task.name
+            try:
+                rest = tasks.first_step(task)
+            except BaseException as exc:
+                self._raised(task, exc)
+            else:
+                if rest is not None:
+                    return task, rest
+                tasks.returned(self, task)
+        return None
+
+    def _raised(self, task: BaseTask, exc: BaseException) -> None:
+        caught = take_apart(exc)
+        self.spent = self.spent or isinstance(caught.passing, trio.Cancelled)
+        self._tasks.raised(self, task, caught)
 
     async def _park(self, this: trio.lowlevel.Task) -> None:
         self.parked = this

@@ -3,59 +3,43 @@
 from __future__ import annotations
 
 import random
+import signal
+import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn, TypeVar
+from datetime import datetime, timezone
+from types import FrameType
+from typing import Any, NoReturn
 
 import trio
 import trio.testing
 from support import deterministic_scheduling
 
-from services import generate as plans
-from services.record import BaseExceptionGroup, ExceptionGroup, Recorder, Run, leaves, parts
-from trio_modules import (
-    App,
-    Backoff,
-    CleanExit,
-    Module,
-    ModuleOffline,
-    Resource,
-    Restart,
-    RestartModule,
-    RestartNow,
-    current_app,
-    current_module,
-)
+from services import plan as plans
+from services.ask_work import WorkAsker
+from services.generate import generate
+from services.perform import AsyncFn, Source, named
+from services.record import BaseExceptionGroup, Recorder, Run, leaves
+from trio_modules import App, Backoff, Event, Module, ModuleOffline, Resource, Restart, Task
 
 LONGEST = 3000.0
 MOST_STEPS = 100_000
+REAL_SECONDS = 90.0
 AFTERWARDS = 50.0
 EVERYTHING = 100_000
+SYNC = (
+    plans.StartTask,
+    plans.CancelNursery,
+    plans.RequestShutdown,
+    plans.CancelBlock,
+    plans.Extend,
+)
 LIFECYCLE = frozenset({"prep", "start", "stop", "enter", "exit"})
-
-AsyncFn = Callable[[], Awaitable[None]]
-
-
-FnT = TypeVar("FnT", bound=Callable[..., object])
+EPOCH = datetime(2024, 2, 29, tzinfo=timezone.utc)
 
 
-class Failure(Exception):
-    """What user code raises when it fails."""
-
-
-async def stray_cancelled() -> trio.Cancelled:
-    """Return a `trio.Cancelled` whose scope is gone."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as exc:
-            return exc
-    raise AssertionError("a checkpoint in a cancelled scope went on")
-
-
-class Service:
+class Service(WorkAsker):
     """Modules and an app made from a plan, whose functions write down what they do."""
 
     def __init__(self, plan: plans.ServicePlan) -> None:
@@ -63,6 +47,9 @@ class Service:
         self.executions: Counter[str] = Counter()
         self.values: dict[tuple[str, str], str] = {}
         self.resources: dict[tuple[str, str], Resource[str]] = {}
+        self.tasks: dict[tuple[str, str], Task] = {}
+        self.delays: dict[str, float] = {}
+        self.events: dict[str, Event[int]] = {}
         self.modules: dict[str, Module] = {}
         for module in plan.all_modules:
             self.modules[module.name] = self.build(module)
@@ -75,9 +62,12 @@ class Service:
             stop_timeout=plan.stop_timeout,
             max_concurrent_restarts=plan.max_concurrent_restarts,
             restart_settle=plan.restart_settle,
+            max_concurrent_tasks=plan.max_concurrent_tasks,
+            max_concurrent_microtasks=plan.max_concurrent_microtasks,
+            min_repeat_interval=plan.min_repeat_interval,
             rng=random.Random(plan.seed),
+            epoch=EPOCH,
         )
-        self.recorder = Recorder(self.app, Run(plan), self.modules)
         self.scope = trio.CancelScope()
 
     # declarations
@@ -102,6 +92,7 @@ class Service:
             resource = module.lifespan(self.lifespan(plan.name, lifespan))
             self.resources[plan.name, lifespan.name] = resource
         self.declare_workers(module, plan)
+        self.declare_work(module, plan)
         return module
 
     def declare_workers(self, module: Module, plan: plans.ModulePlan) -> None:
@@ -125,12 +116,12 @@ class Service:
             )
 
     def function(self, role: str, module: str, func: plans.Func) -> AsyncFn:
-        async def user_function() -> None:
-            await self.execute(role, module, func)
+        async def user_function() -> object:
+            return await self.execute(role, module, func)
 
         return named(user_function, func.name)
 
-    def service(self, module: str, plan: plans.Service) -> Callable[..., Awaitable[None]]:
+    def service(self, module: str, plan: plans.Service) -> Callable[..., Awaitable[object]]:
         ready_after = plan.ready_after
         if ready_after is None:
             return self.function("service", module, plan.func)
@@ -175,145 +166,7 @@ class Service:
 
         return named(span, plan.name)
 
-    # execution
-
-    @contextmanager
-    def recorded(self, role: str, module: str, text: str) -> Iterator[int]:
-        recorder = self.recorder
-        token = recorder.begin(role, module, text)
-        try:
-            yield token
-        except BaseException as exc:
-            recorder.end(token, exc)
-            raise
-        recorder.end(token)
-
-    async def execute(
-        self, role: str, module: str, func: plans.Func, get_ready: AsyncFn | None = None
-    ) -> None:
-        """Run one execution of a user function."""
-        count = self.executions[func.name]
-        self.executions[func.name] += 1
-        act = func.acts[min(count, len(func.acts) - 1)]
-        with self.recorded(role, module, f"{func.name}@{count}") as token:
-            self.check_context(role, module)
-            if get_ready is not None and act.ending == "forever":
-                await get_ready()
-            await self.perform(act, (role, module, token))
-
-    def check_context(self, role: str, module: str) -> None:
-        if not module:
-            return
-        if current_app() is not self.app:
-            self.recorder.wrong(f"current_app() in {role} of {module} is another one")
-        if current_module() is not self.modules[module]:
-            self.recorder.wrong(f"current_module() in {role} of {module} is another one")
-
-    async def perform(self, act: plans.Act, source: tuple[str, str, int]) -> None:
-        try:
-            await self.work(act, source)
-        except trio.Cancelled:
-            if act.stubborn:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(act.stubborn)
-            if act.spiteful:
-                raise self.failure(source) from None
-            raise
-        await self.finish(act.ending, source)
-
-    async def work(self, act: plans.Act, source: tuple[str, str, int]) -> None:
-        module = source[1]
-        await trio.sleep(act.delay)
-        if act.call is not None:
-            await self.ask(act.call, source)
-        if act.interruptible:
-            with self.modules[module].interruptible():
-                await trio.sleep_forever()
-            if not self.modules[module].stopping.is_set():
-                self.recorder.wrong(f"{module} was interrupted though it isn't stopping")
-        elif act.ending == "forever":
-            await trio.sleep_forever()
-
-    async def finish(self, ending: plans.Ending, source: tuple[str, str, int]) -> None:
-        """End as planned."""
-        if ending == "raise":
-            raise self.failure(source)
-        if ending == "group":
-            raise ExceptionGroup("two at once", [self.failure(source), self.failure(source)])
-        if ending == "stray":
-            raise await self.stray(source)
-        if ending == "stray-group":
-            both = [await self.stray(source), self.failure(source)]
-            raise BaseExceptionGroup("a stray one and a failure", both)
-        if ending == "mixed-group":
-            mixed = [self.control(KeyboardInterrupt, source), self.failure(source)]
-            raise BaseExceptionGroup("an interrupt and a failure", mixed)
-        if ending in ("interrupt", "exit"):
-            raise self.control(KeyboardInterrupt if ending == "interrupt" else SystemExit, source)
-        if ending in REQUESTS:
-            request = REQUESTS[ending](f"#{len(self.recorder.run.made) + 1}")
-            label: Literal["clean-exit", "request"] = (
-                "clean-exit" if ending == "clean-exit" else "request"
-            )
-            self.recorder.make(request, label, source)
-            raise request
-
-    def failure(self, source: tuple[str, str, int]) -> Failure:
-        exc = Failure(f"#{len(self.recorder.run.made) + 1}")
-        self.recorder.make(exc, "failure", source)
-        return exc
-
-    def control(self, kind: type[BaseException], source: tuple[str, str, int]) -> BaseException:
-        exc = kind(f"#{len(self.recorder.run.made) + 1}")
-        self.recorder.make(exc, "control", source)
-        return exc
-
-    async def stray(self, source: tuple[str, str, int]) -> trio.Cancelled:
-        exc = await stray_cancelled()
-        self.recorder.make(exc, "stray", source)
-        return exc
-
-    # asking the framework
-
-    async def ask(self, call: plans.Call, source: tuple[str, str, int]) -> None:
-        """Do what *call* says, as the function that *source* tells of, and record the answer."""
-        recorder = self.recorder
-        token = recorder.token()
-        what = type(call).__name__
-        recorder.note(
-            "call", getattr(call, "module", ""), what, token, f"by {source[0]}/{source[1]}"
-        )
-        try:
-            answer = await self.ask_now(call, source, token)
-        except trio.Cancelled:
-            recorder.note("return", "", what, token, "cancelled")
-            raise
-        except Exception as exc:
-            if isinstance(call, plans.RunWorker) and call.propagate and self.is_made(exc):
-                recorder.run.passed_on.update(recorder.run.serials(exc))
-                recorder.note("return", "", what, token, "passed on")
-                raise
-            self.caught(call, exc)
-            recorder.note("return", "", what, token, recorder.outcome(exc))
-        except BaseException as exc:
-            recorder.run.passed_on.update(recorder.run.serials(exc))
-            recorder.note("return", "", what, token, "passed on")
-            raise
-        else:
-            recorder.note("return", "", what, token, answer)
-
-    def is_made(self, exc: BaseException) -> bool:
-        return any(id(part) in self.recorder.run.made for part in parts(exc))
-
-    def caught(self, call: plans.Call, exc: BaseException) -> None:
-        run = self.recorder.run
-        run.foreign.append(exc)
-        if isinstance(call, plans.RunWorker):
-            run.caught += run.serials(exc)
-        else:
-            run.managed.update(run.serials(exc))
-
-    async def ask_now(self, call: plans.Call, source: tuple[str, str, int], token: int) -> str:
+    async def ask_now(self, call: plans.Call, source: Source, token: int) -> str:
         if isinstance(call, plans.StartWorker):
             return await self.ask_start_worker(call)
         if isinstance(call, plans.RunWorker):
@@ -332,7 +185,9 @@ class Service:
             return await self.ask_online(call)
         if isinstance(call, plans.AwaitShutdown):
             return await self.ask_shutdown(call, source)
-        return self.ask_sync(call)
+        if isinstance(call, SYNC):
+            return self.ask_sync(call)
+        return await self.ask_work(call, source, token)
 
     def ask_sync(self, call: plans.Call) -> str:
         if isinstance(call, plans.StartTask):
@@ -389,9 +244,7 @@ class Service:
             self.recorder.wrong(f"wait() returned while {handle.name} is {handle.state}")
         return handle.state
 
-    async def ask_change(
-        self, call: plans.ChangeWishes | plans.RestartIt, source: tuple[str, str, int]
-    ) -> str:
+    async def ask_change(self, call: plans.ChangeWishes | plans.RestartIt, source: Source) -> str:
         recorder = self.recorder
         recorder.wishes += 1
         wishes = recorder.wishes
@@ -464,7 +317,7 @@ class Service:
             await self.modules[call.module].wait_online()
         return "gave up" if scope.cancelled_caught else "online"
 
-    async def ask_shutdown(self, call: plans.AwaitShutdown, source: tuple[str, str, int]) -> str:
+    async def ask_shutdown(self, call: plans.AwaitShutdown, source: Source) -> str:
         with trio.move_on_after(call.patience) as scope:
             await self.app.shutdown()
         if scope.cancelled_caught:
@@ -475,10 +328,13 @@ class Service:
 
     # the block
 
-    async def live(self) -> Run:
-        """Run the service once."""
-        self.recorder = recorder = Recorder(self.app, Run(self.plan), self.modules)
-        run = recorder.run
+    async def live(self, number: int) -> Run:
+        """Run the service for the how manieth time."""
+        # They may have been changed in an earlier life.
+        limits = (self.app.max_concurrent_tasks, self.app.max_concurrent_microtasks)
+        cancelled = frozenset(name for (_, name), task in self.tasks.items() if task.cancelled)
+        run = Run(self.plan, limits, cancelled, dict(self.delays), number)
+        self.recorder = recorder = Recorder(self.app, run, self.modules)
         self.scope = trio.CancelScope()
         recorder.deadline = trio.current_time() + LONGEST
         CURRENT.recorder = recorder
@@ -493,6 +349,7 @@ class Service:
             await trio.sleep(AFTERWARDS)
             recorder.note("block", what="long over")
             harness.cancel_scope.cancel()
+        run.steps = recorder.step
         return run
 
     async def block(self, run: Run) -> None:
@@ -511,7 +368,7 @@ class Service:
                 after = trio.lowlevel.current_statistics().tasks_living
                 run.tasks = (before, after)
                 recorder.note("block", what="left", text=recorder.outcome(run.left))
-                recorder.sample()
+                recorder.close()
                 run.reports = drain(reports)
                 run.changes = drain(changes)
 
@@ -570,13 +427,6 @@ class Service:
         await trio.sleep(LONGEST)
 
 
-REQUESTS: dict[str, type[Exception]] = {
-    "restart-now": RestartNow,
-    "restart-module": RestartModule,
-    "clean-exit": CleanExit,
-}
-
-
 def restart(plan: plans.RestartPlan) -> Restart:
     """Make the real thing from its plan."""
     backoff = Backoff(
@@ -593,13 +443,6 @@ def restart(plan: plans.RestartPlan) -> Restart:
         cover_start=plan.cover_start,
         exhausted=plan.exhausted,
     )
-
-
-def named(fn: FnT, name: str) -> FnT:
-    """Give a function made here the name of the function that it stands for."""
-    for attribute in ("__name__", "__qualname__"):
-        setattr(fn, attribute, name)
-    return fn
 
 
 def drain(channel: trio.MemoryReceiveChannel[Any]) -> list[Any]:
@@ -640,10 +483,28 @@ class Steps(trio.abc.Instrument):
         if recorder.step > MOST_STEPS or trio.current_time() >= recorder.deadline:
             self.abort(recorder.run)
 
+    @contextmanager
+    def real_time_limit(self, what: str) -> Iterator[None]:
+        """End what takes too long by a real clock, even if no step of it ends."""
+
+        def too_late(_: int, frame: FrameType | None) -> NoReturn:
+            if CURRENT.recorder is not None:
+                self.abort(CURRENT.recorder.run)
+            where = "".join(traceback.format_stack(frame))
+            raise TooLongError(f"{what} takes more than {REAL_SECONDS:g} real seconds:\n{where}")
+
+        before = signal.signal(signal.SIGALRM, too_late)
+        signal.setitimer(signal.ITIMER_REAL, REAL_SECONDS, 1.0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
     def abort(self, run: Run) -> None:
         root = trio.lowlevel.current_root_task()
         assert root is not None
-        run.hang = "\n".join(task_tree(root))
+        run.hang = run.hang or "\n".join(task_tree(root))
         HUNG.append(root)
         # The block ignores cancellation, as it should, so the event loop itself has to end.
         clock: Any = self.clock
@@ -670,22 +531,23 @@ def task_tree(task: trio.lowlevel.Task, indent: int = 0) -> Iterator[str]:
 
 def run_seed(seed: int) -> list[Run]:
     """Run the service that *seed* stands for, as often as its plan says."""
-    return run_plan(plans.generate(seed))
+    return run_plan(generate(seed))
 
 
 def run_plan(plan: plans.ServicePlan) -> list[Run]:
     """Run a service under a virtual clock, with the scheduling that its seed gives."""
     clock = trio.testing.MockClock(autojump_threshold=0)
     runs: list[Run] = []
+    steps = Steps(clock)
 
     async def main() -> None:
         service = Service(plan)
-        runs.extend([await service.live() for _ in range(plan.rounds)])
+        runs.extend([await service.live(number) for number in range(plan.rounds)])
 
-    with deterministic_scheduling(plan.seed):
+    with deterministic_scheduling(plan.seed), steps.real_time_limit(f"seed {plan.seed}"):
         try:
-            trio.run(main, clock=clock, instruments=[Steps(clock)])
-        except trio.TrioInternalError:
+            trio.run(main, clock=clock, instruments=[steps])
+        except (trio.TrioInternalError, TooLongError):
             assert CURRENT.recorder is not None
             if not CURRENT.recorder.run.hang:
                 raise

@@ -7,21 +7,26 @@ rule takes the side of the package.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-import attrs
 import trio
 
-from services.generate import (
+from services.check_events import EventRules
+from services.check_microtasks import MicrotaskRules
+from services.check_restarts import RestartRules
+from services.check_tasks import TaskRules
+from services.plan import (
     AwaitShutdown,
-    Func,
-    ModulePlan,
+    CallGuarded,
     RemoveIt,
-    Service,
+    RunMicrotask,
+    RunWorker,
     ServicePlan,
 )
 from services.record import BaseExceptionGroup, Made, Record, Run, leaves, parts
+from services.seen import EPSILON, Seen, function_of
 from trio_modules import (
     GraphError,
     ModuleCrashed,
@@ -35,8 +40,13 @@ DEAD, OFFLINE = ModuleStatus.DEAD, ModuleStatus.OFFLINE
 PREPARING, STARTING = ModuleStatus.PREPARING, ModuleStatus.STARTING
 STOPPING, ONLINE = ModuleStatus.STOPPING, ModuleStatus.ONLINE
 
-HURRIED = frozenset({"worker", "service", "every", "stop", "exit"})
-WORK = frozenset({"worker", "scoped", "service", "every", "run", "guarded", "task"})
+MICROTASKS = frozenset({"microrun", "micro", "slot"})
+HURRIED = frozenset({"worker", "service", "every", "job", "micro", "hook", "stop", "exit"})
+WORK = frozenset(
+    {"worker", "scoped", "service", "every", "run", "guarded", "task", "job", "hook", *MICROTASKS}
+)
+# An exception of other work is reported, or raised to who runs it, and that is all.
+CRASHING = frozenset({"service", "every", "task", "child"})
 CHANGES = frozenset({"ChangeWishes", "RestartIt", "AddModules", "RemoveIt"})
 LEGAL = {
     (DEAD, PREPARING),
@@ -63,83 +73,8 @@ INTERNAL = (
     UnboundLocalError,
     trio.TrioInternalError,
 )
-EPSILON = 1e-6
-
-
-@attrs.define(eq=False)
-class Seen:
-    """What is known of one module at one point of the trace.
-
-    Attributes:
-        plan: its plan.
-        status: as last seen.
-        since: when it came to that status.
-        runs: how many runs it has begun.
-        was_online: whether this run has been online.
-        ever_online: whether any run was.
-        troubled: whether something in this run may make it crash.
-        must_leave: when something happened after which it can't stay online, else None.
-        open: the executions that have begun and not ended, with role and function.
-        started: the start functions of this run that returned.
-        stopped: the stop functions of this run that began.
-        spans: the lifespans of this run that are entered and not left.
-        leaving: whether a stop function or the end of a lifespan has begun in this run.
-        fell_at_shutdown: whether this run, online, began to stop when the app was going down.
-    """
-
-    plan: ModulePlan
-    status: ModuleStatus = DEAD
-    since: float = 0.0
-    runs: int = 0
-    was_online: bool = False
-    ever_online: bool = False
-    troubled: bool = False
-    must_leave: float | None = None
-    open: dict[int, tuple[str, str]] = attrs.field(factory=dict)
-    started: list[str] = attrs.field(factory=list)
-    stopped: list[str] = attrs.field(factory=list)
-    spans: list[str] = attrs.field(factory=list)
-    leaving: bool = False
-    fell_at_shutdown: bool = False
-
-    def new_run(self) -> None:
-        self.runs += 1
-        self.was_online = self.troubled = self.leaving = self.fell_at_shutdown = False
-        self.must_leave = None
-        self.started, self.stopped, self.spans = [], [], []
-
-    def busy(self, roles: Iterable[str]) -> list[str]:
-        wanted = frozenset(roles)
-        return [text for role, text in self.open.values() if role in wanted]
-
-    @property
-    def declared(self) -> set[str]:
-        plan = self.plan
-        names = {worker.func.name for worker in plan.workers}
-        names |= {service.func.name for service in plan.services}
-        return names | {periodic.func.name for periodic in plan.periodics}
-
-
-def function_of(text: str) -> str:
-    """Return the name of the function that an execution was of."""
-    return text.partition("@")[0]
-
-
 #: How long after an interrupt what doesn't answer counts as left behind, at the latest.
 MOMENT = 0.1
-
-
-def functions(part: object) -> Iterator[Func]:
-    """Yield every user function in a plan."""
-    if isinstance(part, Func):
-        yield part
-    if isinstance(part, tuple):
-        for inner in part:
-            yield from functions(inner)
-    kind = type(part)
-    if attrs.has(kind):
-        for field in attrs.fields(kind):
-            yield from functions(getattr(part, field.name))
 
 
 class TraceChecker:
@@ -167,14 +102,20 @@ class TraceChecker:
         self.may_hurry = False
         self.control_at: float | None = None
         self.extended: set[str] = set()
-        self.functions = {func.name: func for func in functions(self.plan)}
+        self.made = {made.serial: made for made in run.made.values()}
         self.trouble = False
         self.fallen = False
         self.calls: dict[int, tuple[Record, ModuleStatus, int]] = {}
         self.open_changes: set[int] = set()
+        self.cancelled_by_caller: set[str] = set()
         self.waiting: dict[int, tuple[str, float | None]] = {}
         self.now = 0.0
+        self.number = 0
         self.record: Record | None = None
+        self.microtasks = MicrotaskRules(self)
+        self.events = EventRules(self)
+        self.tasks = TaskRules(self, self.microtasks)
+        self.rules = (self.tasks, self.microtasks, self.events, RestartRules(self))
 
     def fail(self, text: str) -> None:
         self.errors.append(f"{text}\n      at {self.record}")
@@ -191,13 +132,18 @@ class TraceChecker:
             "block": self.on_block,
             "settled": self.on_settled,
             "wrong": self.on_wrong,
+            **self.events.handlers,
         }
-        for record in self.run.records:
-            self.record = record
+        for number, record in enumerate(self.run.records):
+            self.record, self.number = record, number
             if record.time > self.now + EPSILON:
                 self.check_rest()
+                for rules in self.rules:
+                    rules.advance(record.time)
             self.now = record.time
             handlers[record.kind](record)
+        for rules in self.rules:
+            rules.finish()
         return self.errors
 
     def on_wrong(self, record: Record) -> None:
@@ -217,8 +163,10 @@ class TraceChecker:
             self.trouble = self.trouble or failed
         for name, before, after in record.moves:
             self.check_move(self.seen[name], before, after)
-        for name, _, _ in record.moves:
+        for name, before, after in record.moves:
             self.check_online(name)
+            for rules in self.rules:
+                rules.on_move(name, before, after)
 
     def check_move(self, module: Seen, before: ModuleStatus, after: ModuleStatus) -> None:
         if before > OFFLINE and (after <= OFFLINE or after is STARTING):
@@ -343,6 +291,8 @@ class TraceChecker:
                 self.check_hurries(name, module)
         if not (self.plan.managed or self.body_seen or self.changed or self.trouble):
             self.check_starts_in_time()
+        for rules in self.rules:
+            rules.rest()
 
     def check_left_online(self, name: str, module: Seen) -> None:
         """What can't go on doesn't stay online while time goes by."""
@@ -375,8 +325,8 @@ class TraceChecker:
     def is_slow(self, text: str) -> bool:
         """Whether an execution may go on for a while after it was cancelled."""
         name, _, count = text.partition("@")
-        acts = self.functions[name].acts
-        act = acts[min(int(count), len(acts) - 1)]
+        acts = self.run.functions[name].acts
+        act = acts[min(int(count.partition(" ")[0]), len(acts) - 1)]
         return act.stubborn > 0 or act.call is not None
 
     def check_starts_in_time(self) -> None:
@@ -414,6 +364,8 @@ class TraceChecker:
         elif record.what == "prep":
             self.check_prep(module)
         module.open[record.token] = (record.what, record.text)
+        for rules in self.rules:
+            rules.on_begin(record)
 
     def check_prep(self, module: Seen) -> None:
         if module.status is not PREPARING:
@@ -498,16 +450,30 @@ class TraceChecker:
             module.spans.remove(text)
         if record.text == "cancelled":
             self.check_cancelled(module, role, function)
-        if raised and role in (*WORK, "child"):
+            if module.status is ONLINE:
+                self.cancelled_by_caller.add(function)
+        for rules in self.rules:
+            rules.on_end(record, text)
+        if raised and (role in CRASHING or self.asks_for_more(record)):
             module.troubled = self.trouble = True
             if role in ("task", "child") and module.status is ONLINE and not self.control:
                 module.must_leave = module.must_leave or self.now
+
+    def asks_for_more(self, record: Record) -> bool:
+        """Whether what was raised ends more than what raised it."""
+        if record.text.startswith("raised Retry"):
+            return False
+        serials = re.findall(r"[0-9]+", record.text)
+        found = [self.made[int(serial)].label for serial in serials]
+        return not found or any(label in ("request", "control") for label in found)
 
     def check_cancelled(self, module: Seen, role: str, function: str) -> None:
         """The framework cancels work for a reason, and not before its grace is over."""
         declared = function in module.declared
         name = module.plan.name
-        if not declared and role != "task":
+        if role == "job":
+            declared = function not in self.tasks.cancelled
+        if not declared and role not in ("task", "hook", "micro"):
             return
         if module.status is ONLINE and not module.troubled and not self.control:
             self.fail(f"{function} of {name} was cancelled while {name} is online")
@@ -522,6 +488,8 @@ class TraceChecker:
     # ------------------------------------------------------------ calls
 
     def on_call(self, record: Record) -> None:
+        for rules in self.rules:
+            rules.on_call(record)
         if record.what in CHANGES:
             self.changed = True
             self.open_changes.add(record.token)
@@ -537,12 +505,16 @@ class TraceChecker:
             self.seen[record.module].must_leave = self.now
 
     def on_return(self, record: Record) -> None:
+        for rules in self.rules:
+            rules.on_return(record)
         call, status, runs = self.calls.pop(record.token)
         # One whose caller went away goes on, for nobody knows how long.
         if record.text not in ("gave up", "cancelled"):
             self.open_changes.discard(record.token)
         if record.what == "AwaitOnline":
             self.check_waiter(record)
+        if record.text == "ran":
+            self.check_ran(record)
         if record.what in ("StartWorker", "StartTask", "StartService"):
             self.check_acceptance(call, status, record.text)
         if record.what == "RunWorker" and record.text.startswith("raised ModuleOffline"):
@@ -553,6 +525,13 @@ class TraceChecker:
             running = [name for name in self.seen if self.seen[name].status > OFFLINE]
             if running:
                 self.fail(f"shutdown() returned while {running} run")
+
+    def check_ran(self, record: Record) -> None:
+        """What ran to its end in its caller's task was not cancelled with that."""
+        asked, _ = self.run.calls[record.token]
+        assert isinstance(asked, RunWorker | CallGuarded | RunMicrotask)
+        if asked.func.name in self.cancelled_by_caller:
+            self.fail(f"the Cancelled of the caller of {asked.func.name} was swallowed")
 
     def check_waiter(self, record: Record) -> None:
         awaited, since = self.waiting.pop(record.token)
@@ -567,7 +546,7 @@ class TraceChecker:
             self.fail(f"{call.what} was refused by {name}, which was online")
         if answer == "accepted" and status <= OFFLINE:
             self.fail(f"{call.what} was accepted by {name}, which was {status.name}")
-        outside = call.text.partition("/")[2] != name
+        outside = call.text.partition("/")[2].partition(" ")[0] != name
         # What falls with something else waits for its turn to stop, and works until then.
         stopping = status is STOPPING and not self.has_crashed(name)
         if outside and call.what == "StartWorker" and answer == "accepted" and stopping:
@@ -580,7 +559,7 @@ class TraceChecker:
         made = next(made for made in self.run.made.values() if f"#{made.serial} " in record.text)
         if record.what == "control":
             # A nursery of the service's own may hold one back until all else in it has ended.
-            held = made.role in ("child", "exit", "run", "guarded", "task")
+            held = made.role in ("child", "exit", "run", "guarded", "task", "microrun", "slot")
             # The first one begins the shutdown; one that arrives during it leaves no time for it.
             self.may_hurry |= held or self.control or self.shutdown_at is not None
             self.control = True
@@ -677,7 +656,7 @@ class ExceptionChecker:
         A nursery that holds the function takes it for its own: it cancels itself when a child of
         it fails.
         """
-        if made.cancelled or made.role in ("task", "child", "run", "body"):
+        if made.cancelled or made.role in ("task", "child", "run", "body", "microrun", "slot"):
             return True
         lifespans = next(
             (plan.lifespans for plan in self.run.plan.all_modules if plan.name == made.module), ()
@@ -835,7 +814,7 @@ def same_failure(left: BaseException | None, body: BaseException) -> bool:
     return mine == theirs
 
 
-# ---------------------------------------------------------------- changes, restarts
+# ---------------------------------------------------------------- changes
 
 
 def check_changes(run: Run) -> Iterator[str]:
@@ -878,74 +857,6 @@ def check_told(run: Run, told: dict[str, list[ModuleStatus]]) -> Iterator[str]:
             yield f"changes() ends with {statuses[-1].name} of {name}, seen last: {seen[name][-1:]}"
 
 
-def services_of(plan: ServicePlan) -> dict[str, Service]:
-    return {
-        service.func.name: service for module in plan.all_modules for service in module.services
-    }
-
-
-@attrs.define
-class Restarts:
-    """What is known of the restarts of all service workers at one point of the trace."""
-
-    run: Run
-    functions: dict[int, str] = attrs.field(factory=dict)
-    ended: dict[str, Record] = attrs.field(factory=dict)
-    failures: dict[str, list[float]] = attrs.field(factory=lambda: defaultdict(list))
-    settling: list[tuple[float, str]] = attrs.field(factory=list)
-
-    def forget(self, module: str, services: Iterable[str]) -> None:
-        """Forget a module that begins a new run, or ends one."""
-        self.settling = [each for each in self.settling if each[1] != module]
-        for name in services:
-            self.ended.pop(name, None)
-            self.failures.pop(name, None)
-
-    def begin(self, record: Record, service: Service | None) -> Iterator[str]:
-        name = self.functions[record.token] = function_of(record.text)
-        last = self.ended.pop(name, None)
-        if last is None:
-            return
-        self.settling.append((record.time, record.module))
-        yield from check_capacity(self.run.plan, self.settling)
-        if last.text.startswith("raised") and service is not None:
-            self.failures[name].append(last.time)
-            yield from check_budget(name, service, self.failures[name])
-
-
-def check_restarts(run: Run) -> Iterator[str]:
-    """Service workers stay within their budgets, and all together within the capacity."""
-    declared = {
-        plan.name: [service.func.name for service in plan.services] for plan in run.plan.all_modules
-    }
-    services = services_of(run.plan)
-    known = Restarts(run)
-    for record in run.records:
-        for module, _, after in record.moves:
-            if after is not ONLINE:
-                known.forget(module, declared[module])
-        if record.what != "service":
-            continue
-        if record.kind == "begin":
-            yield from known.begin(record, services.get(function_of(record.text)))
-        elif record.kind == "end":
-            known.ended[known.functions[record.token]] = record
-
-
-def check_budget(name: str, service: Service, failures: list[float]) -> Iterator[str]:
-    policy = service.restart
-    recent = [time for time in failures if time > failures[-1] - policy.within + EPSILON]
-    if policy.max_restarts is not None and len(recent) > policy.max_restarts:
-        yield f"{name} was restarted after {len(recent)} failures, not {policy.max_restarts}"
-
-
-def check_capacity(plan: ServicePlan, restarts: list[tuple[float, str]]) -> Iterator[str]:
-    now = restarts[-1][0]
-    recent = [time for time, _ in restarts if time > now - plan.restart_settle + EPSILON]
-    if plan.restart_settle and len(recent) > plan.max_concurrent_restarts:
-        yield f"at {now} {len(recent)} restarts settle, the limit is {plan.max_concurrent_restarts}"
-
-
 # ---------------------------------------------------------------- the face of this file
 
 
@@ -958,7 +869,6 @@ def check(run: Run) -> list[str]:
         *ExceptionChecker(run).check(),
         *check_left(run),
         *check_changes(run),
-        *check_restarts(run),
     ]
 
 

@@ -1,293 +1,46 @@
-"""Random services as plain values: what a seed stands for, before anything is built from it.
-
-Times come from a coarse grid on purpose, so that many things fall on the same instant.
-"""
+"""Random services: what a seed stands for, made up before anything is built from it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from typing import Literal, TypeAlias
 
 import attrs
 
-Ending: TypeAlias = Literal[
-    "return",
-    "forever",
-    "raise",
-    "group",
-    "stray",
-    "stray-group",
-    "interrupt",
-    "exit",
-    "mixed-group",
-    "restart-now",
-    "restart-module",
-    "clean-exit",
-]
-
-
-@attrs.frozen
-class Act:
-    """One execution of a user function.
-
-    Attributes:
-        delay: how long it takes before it calls and ends.
-        ending: how it ends.
-        stubborn: how long it goes on, shielded, once it was cancelled.
-        spiteful: once cancelled it raises something else.
-        call: what it asks of the framework after its delay.
-        interruptible: it waits inside ``module.interruptible()`` and returns when that is over.
-    """
-
-    delay: float = 0.0
-    ending: Ending = "return"
-    stubborn: float = 0.0
-    spiteful: bool = False
-    call: Call | None = None
-    interruptible: bool = False
-
-
-@attrs.frozen
-class Func:
-    """A user function: its n-th execution takes the n-th act, all later ones the last."""
-
-    name: str
-    acts: tuple[Act, ...]
-
-
-@attrs.frozen
-class RestartPlan:
-    max_restarts: int | None = None
-    within: float = 300.0
-    initial: float = 1.0
-    growth: Literal["linear", "exponential"] = "linear"
-    maximum: float = 8.0
-    jitter: float = 0.0
-    reset_after: float = 300.0
-    cover_start: bool = False
-    exhausted: Literal["shutdown", "offline"] = "shutdown"
-
-
-@attrs.frozen
-class Worker:
-    func: Func
-    grace: float = 0.0
-
-
-@attrs.frozen
-class Service:
-    """A service worker; ``ready_after`` makes it one with a parameter ``task_status``."""
-
-    func: Func
-    restart: RestartPlan
-    on_return: bool = False
-    grace: float = 0.0
-    ready_after: float | None = None
-
-
-@attrs.frozen
-class Periodic:
-    func: Func
-    interval: float
-    immediately: bool
-    jitter: float
-    missed: Literal["skip", "delay"]
-
-
-@attrs.frozen
-class Lifespan:
-    """A lifespan; with a ``child`` it holds a nursery around its yield that runs the child."""
-
-    name: str
-    enter: Func
-    exit: Func
-    child: Func | None = None
-
-
-@attrs.frozen
-class ModulePlan:
-    name: str
-    depends_on: tuple[str, ...] = ()
-    wants: tuple[str, ...] = ()
-    prep: tuple[Func, ...] = ()
-    start: tuple[Func, ...] = ()
-    stop: tuple[Func, ...] = ()
-    lifespans: tuple[Lifespan, ...] = ()
-    workers: tuple[Worker, ...] = ()
-    services: tuple[Service, ...] = ()
-    periodics: tuple[Periodic, ...] = ()
-    start_timeout: float | None = None
-    stop_timeout: float | None = None
-    restart: RestartPlan = RestartPlan(max_restarts=3)
-    enabled: bool = False
-
-
-@attrs.frozen
-class StartWorker:
-    module: str
-    func: Func
-    grace: float = 0.0
-    cancel_after: float | None = None
-
-
-@attrs.frozen
-class RunWorker:
-    module: str
-    func: Func
-    patience: float = 1000.0
-    propagate: bool = False
-
-
-@attrs.frozen
-class CallGuarded:
-    module: str
-    func: Func
-    patience: float = 1000.0
-
-
-@attrs.frozen
-class StartTask:
-    """``module.nursery.start_soon``, behind the framework's back."""
-
-    module: str
-    func: Func
-
-
-@attrs.frozen
-class CancelNursery:
-    module: str
-
-
-@attrs.frozen
-class StartService:
-    module: str
-    service: Service
-    cancel_after: float | None = None
-
-
-@attrs.frozen
-class ChangeWishes:
-    enable: tuple[str, ...] = ()
-    disable: tuple[str, ...] = ()
-    manage: bool = True
-    patience: float = 1000.0
-
-
-@attrs.frozen
-class RestartIt:
-    module: str
-    patience: float = 1000.0
-
-
-@attrs.frozen
-class AddModules:
-    modules: tuple[ModulePlan, ...]
-    owner: str | None = None
-    patience: float = 1000.0
-
-
-@attrs.frozen
-class RemoveIt:
-    module: str
-    patience: float = 1000.0
-
-
-@attrs.frozen
-class ReadResource:
-    module: str
-    lifespan: str
-
-
-@attrs.frozen
-class AwaitOnline:
-    module: str
-    patience: float
-
-
-@attrs.frozen
-class RequestShutdown:
-    reason: str = "asked for"
-
-
-@attrs.frozen
-class AwaitShutdown:
-    patience: float = 1000.0
-
-
-@attrs.frozen
-class CancelBlock:
-    """Cancel a scope around the app's block."""
-
-
-@attrs.frozen
-class Extend:
-    module: str
-    seconds: float
-
-
-Call: TypeAlias = (
-    StartWorker
-    | RunWorker
-    | CallGuarded
-    | StartTask
-    | CancelNursery
-    | StartService
-    | ChangeWishes
-    | RestartIt
-    | AddModules
-    | RemoveIt
-    | ReadResource
-    | AwaitOnline
-    | RequestShutdown
-    | AwaitShutdown
-    | CancelBlock
-    | Extend
+from services.chance import TASK_TROUBLE, WORKER_TROUBLE
+from services.make_work import WorkMaker
+from services.plan import (
+    Act,
+    AddModules,
+    AwaitOnline,
+    AwaitShutdown,
+    Call,
+    CallGuarded,
+    CancelBlock,
+    CancelNursery,
+    ChangeWishes,
+    Ending,
+    Extend,
+    Func,
+    Lifespan,
+    ModulePlan,
+    Periodic,
+    ReadResource,
+    RemoveIt,
+    RequestShutdown,
+    RestartIt,
+    RestartPlan,
+    RunWorker,
+    Service,
+    ServicePlan,
+    StartService,
+    StartTask,
+    StartWorker,
+    TimedCall,
+    Worker,
 )
 
-TimedCall: TypeAlias = tuple[float, Call]
-
-
-@attrs.frozen
-class ServicePlan:
-    seed: int
-    modules: tuple[ModulePlan, ...]
-    body: Func
-    body_calls: tuple[TimedCall, ...] = ()
-    outside_calls: tuple[TimedCall, ...] = ()
-    prep: Func | None = None
-    command: Func | None = None
-    managed: bool = False
-    start_timeout: float = 10.0
-    stop_timeout: float = 8.0
-    max_concurrent_restarts: int = 100
-    restart_settle: float = 0.1
-    rounds: int = 1
-
-    @property
-    def added(self) -> Iterator[tuple[ModulePlan, str | None]]:
-        """The modules that are added while the app runs, and the owner of each."""
-        for _, call in (*self.body_calls, *self.outside_calls):
-            if isinstance(call, AddModules):
-                yield from ((module, call.owner) for module in call.modules)
-
-    @property
-    def all_modules(self) -> tuple[ModulePlan, ...]:
-        return (*self.modules, *(module for module, _ in self.added))
-
-    def hard_dependencies(self) -> dict[str, tuple[str, ...]]:
-        """What each module depends on, its owner included."""
-        graph = {module.name: module.depends_on for module in self.modules}
-        for module, owner in self.added:
-            graph[module.name] = (*module.depends_on, *(() if owner is None else (owner,)))
-        return graph
-
-
-SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 8, 12, 20, 40)
-SHORT_TIMES = (0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 2.0)
-MOMENTS = (0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 12.0, 16.0)
-HARMLESS_STUBBORN = (0.25, 0.5, 1.0)
-LONG_STUBBORN = (3.0, 6.0, 12.0, 30.0)
+SMALL = (1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 5, 6, 6, 8, 8, 10, 14)
+LARGE = (20, 30, 40, 60)
 # How many functions of a whole service fail, more or less, in one phase of its life.
 TROUBLES = (0.0, 0.0, 0.0, 0.5, 1.0, 3.0)
 FUNCTIONS_PER_PHASE = 2.5
@@ -315,20 +68,6 @@ PREP_TROUBLE: tuple[Ending, ...] = (
     "mixed-group",
     "clean-exit",
 )
-WORKER_TROUBLE: tuple[Ending, ...] = (
-    "raise",
-    "raise",
-    "raise",
-    "group",
-    "stray",
-    "stray-group",
-    "interrupt",
-    "exit",
-    "mixed-group",
-    "restart-module",
-    "restart-module",
-    "restart-now",
-)
 SERVICE_TROUBLE: tuple[Ending, ...] = (
     "raise",
     "raise",
@@ -344,59 +83,14 @@ SERVICE_TROUBLE: tuple[Ending, ...] = (
     "interrupt",
     "mixed-group",
 )
-# What ``run_worker`` and raw tasks do: a stray Cancelled there can't be told from a genuine one.
-TASK_TROUBLE: tuple[Ending, ...] = ("raise", "raise", "group", "interrupt", "exit", "mixed-group")
 
 
-class Maker:
-    """Makes up the parts of one service; all chance comes from ``rng``."""
+class Maker(WorkMaker):
+    """Makes up the parts of one service."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.names: list[str] = []
-        self.plans: dict[str, ModulePlan] = {}
-        self.start_trouble = 0.0
-        self.run_trouble = 0.0
-        self.stop_trouble = 0.0
-        self.managed = False
-        self.functions = 0
-
-    def maybe(self, probability: float) -> bool:
-        return self.rng.random() < probability
-
-    def short(self) -> float:
-        return self.rng.choice(SHORT_TIMES)
-
-    def name(self, kind: str) -> str:
-        self.functions += 1
-        return f"{kind}{self.functions}"
-
-    def any_module(self) -> str:
-        return self.rng.choice(self.names)
+    managed = False
 
     # functions
-
-    def stubborn(self) -> float:
-        if self.maybe(self.stop_trouble / 2):
-            return self.rng.choice(LONG_STUBBORN)
-        return self.rng.choice(HARMLESS_STUBBORN) if self.maybe(0.08) else 0.0
-
-    def act(self, ending: Ending, delay: float | None = None, call: Call | None = None) -> Act:
-        return Act(
-            delay=self.short() if delay is None else delay,
-            ending=ending,
-            stubborn=self.stubborn(),
-            spiteful=self.maybe(self.stop_trouble / 4),
-            call=call,
-        )
-
-    def failing_acts(self, troubles: tuple[Ending, ...]) -> list[Act]:
-        times = self.rng.choice((1, 1, 1, 2, 3, 5))
-        # Nothing fails in no time at all, for it might be restarted for ever at one instant.
-        return [
-            self.act(self.rng.choice(troubles), delay=self.rng.choice((0.25, 0.5, 1.0, 2.0)))
-            for _ in range(times)
-        ]
 
     def lifecycle(self, kind: str, troubles: tuple[Ending, ...] = LIFECYCLE_TROUBLE) -> Func:
         trouble = self.stop_trouble if kind in ("stop", "exit") else self.start_trouble
@@ -410,13 +104,6 @@ class Maker:
             acts.append(self.act("forever", call=self.inner_call(owner)))
         last = attrs.evolve(self.act("forever"), interruptible=self.maybe(0.1))
         return Func(self.name(kind), (*acts, last))
-
-    def passing(self, kind: str, troubles: tuple[Ending, ...]) -> Func:
-        """A function that somebody calls while the app runs."""
-        ending: Ending = self.rng.choice(("return", "return", "forever"))
-        if self.run_trouble and self.maybe(0.2):
-            ending = self.rng.choice(troubles)
-        return Func(self.name(kind), (self.act(ending, delay=self.rng.choice(MOMENTS)),))
 
     # parts of a module
 
@@ -468,7 +155,7 @@ class Maker:
     def periodic(self) -> Periodic:
         troubled = self.maybe(self.run_trouble)
         acts = self.failing_acts(("raise", "group", "stray")) if troubled else []
-        interval = self.rng.choice((0.5, 1.0, 3.0))
+        interval = self.rng.choice((10.0, 20.0) if self.lasting else (0.5, 1.0, 3.0))
         last = self.act("return", delay=self.rng.choice((0.0, 0.0, 0.5, 2.0)))
         return Periodic(
             func=Func(self.name("beat"), (*acts, last)),
@@ -478,9 +165,10 @@ class Maker:
             missed=self.rng.choice(("skip", "delay")),
         )
 
-    def repeat(self, *weights: float) -> range:
-        """A small number with the given weights of 0, 1, 2 and so on."""
-        return range(self.rng.choices(range(len(weights)), weights)[0])
+    def events_of(self, name: str) -> tuple[str, ...]:
+        """The events of a module that is there from the beginning."""
+        found = (event.partition("/") for event in self.events)
+        return tuple(event for owner, _, event in found if owner == name)
 
     def lifecycle_calls(self, func: Func, owner: str) -> Func:
         if not self.maybe(0.06):
@@ -493,6 +181,7 @@ class Maker:
             ChangeWishes(),
             AwaitShutdown(),
             RequestShutdown(),
+            *self.inner_work(owner),
         )
         asking = attrs.evolve(func.acts[-1], call=self.rng.choice(calls))
         return attrs.evolve(func, acts=(*func.acts[:-1], asking, func.acts[-1]))
@@ -518,6 +207,9 @@ class Maker:
                 self.service(name, grace_base, declared=True) for _ in self.repeat(3, 2, 1)
             ),
             periodics=tuple(self.periodic() for _ in self.repeat(8, 1)),
+            tasks=self.own_tasks(name),
+            events=self.own_events() if name not in self.names else self.events_of(name),
+            hooks=self.own_hooks(name),
             start_timeout=self.rng.choice((None, None, 3.0, 6.0)),
             stop_timeout=stop_timeout,
             restart=self.restart(module=True),
@@ -531,7 +223,10 @@ class Maker:
     def inner_call(self, owner: str) -> Call:
         """Something that a worker of *owner* asks for."""
         rng, other = self.rng, self.any_module()
-        patience = rng.choice((0.5, 2.0, 1000.0))
+        patience = self.patience()
+        work = self.inner_work(owner)
+        if work and self.maybe(0.5):
+            return rng.choice(work)
         calls: tuple[Call, ...] = (
             RunWorker(
                 other, self.passing("run", TASK_TROUBLE), patience, propagate=self.maybe(0.3)
@@ -570,7 +265,7 @@ class Maker:
         fresh: list[str] = []
         plans: list[ModulePlan] = []
         for _ in range(self.rng.choice((1, 1, 2))):
-            name = f"a{self.functions}"
+            name = self.name("added")
             known = [*self.names, *fresh]
             depends_on = tuple(self.rng.sample(known, min(len(known), self.rng.choice((0, 1, 2)))))
             plans.append(self.module(name, tuple(x for x in depends_on if x != owner), ()))
@@ -580,7 +275,7 @@ class Maker:
     def work_call(self) -> Call:
         """Something that gives work to a module, from outside of it."""
         rng, module = self.rng, self.any_module()
-        patience = rng.choice((0.5, 2.0, 1000.0))
+        patience = self.patience()
         stop_timeout = self.plans[module].stop_timeout or 8.0
         calls: tuple[Call, ...] = (
             StartWorker(
@@ -635,13 +330,14 @@ class Maker:
         return call if not isinstance(call, RunWorker | CallGuarded) else RequestShutdown()
 
     def timed(self, call: Call) -> TimedCall:
-        return self.rng.choice(MOMENTS), call
+        return self.moment(), call
 
 
 def _graph(maker: Maker, size: int) -> list[ModulePlan]:
     """Modules with edges to earlier ones, in a random order of registration."""
     rng = maker.rng
     maker.names = [f"m{number}" for number in range(size)]
+    maker.events = [f"{name}/{event}" for name in maker.names for event in maker.own_events()]
     density = rng.choice((0.0, 0.5, 1.0, 2.0))
     plans = []
     for number, name in enumerate(maker.names):
@@ -665,9 +361,8 @@ def _body(maker: Maker) -> Func:
     # Nobody would cancel a body that goes on for ever after it has awaited the shutdown.
     call = AwaitShutdown() if ending != "forever" and maker.maybe(0.07) else None
     stubborn = rng.choice((0.0, 0.0, 0.0, 0.5, 3.0, 12.0)) if maker.maybe(0.3) else 0.0
-    act = Act(
-        rng.choice((0.0, 1.0, 3.0, 5.0, 10.0, 20.0)), ending, stubborn, maker.maybe(0.05), call
-    )
+    times = (60.0, 100.0, 200.0) if maker.lasting else (0.0, 1.0, 3.0, 5.0, 10.0, 10.0, 20.0)
+    act = Act(rng.choice(times), ending, stubborn, maker.maybe(0.05), call)
     return Func("body", (act,))
 
 
@@ -675,16 +370,21 @@ def generate(seed: int) -> ServicePlan:
     """Make up the service that *seed* stands for."""
     rng = random.Random(f"service {seed}")
     maker = Maker(rng)
-    size = rng.choice(SIZES)
+    size = rng.choice(LARGE if maker.maybe(0.03) else SMALL)
+    maker.lasting = size <= 4 and maker.maybe(0.08)
+    maker.tasks_rate = rng.choice((0.0, 0.5, 1.5))
+    maker.events_rate = rng.choice((0.0, 0.5, 1.5))
+    maker.microtasks = maker.maybe(0.5)
     for phase in ("start_trouble", "run_trouble", "stop_trouble"):
         setattr(maker, phase, min(0.4, rng.choice(TROUBLES) / (size * FUNCTIONS_PER_PHASE)))
     maker.managed = maker.maybe(0.4)
     modules = _graph(maker, size)
     body = _body(maker)
     body_calls = [maker.timed(maker.body_call()) for _ in maker.repeat(3, 2, 2, 2, 1, 1, 1, 1)]
+    body_calls += maker.more_work()
     outside = [maker.timed(maker.outside_call()) for _ in maker.repeat(6, 3, 1)]
     if body.acts[0].ending == "forever":
-        outside.append((rng.choice(MOMENTS) + 3.0, RequestShutdown()))
+        outside.append((maker.moment() + 3.0, RequestShutdown()))
     return ServicePlan(
         seed=seed,
         modules=tuple(modules),
@@ -696,5 +396,7 @@ def generate(seed: int) -> ServicePlan:
         managed=maker.managed,
         max_concurrent_restarts=rng.choice((100, 100, 1, 2)),
         restart_settle=rng.choice((0.1, 0.1, 1.0, 0.0)),
+        max_concurrent_tasks=rng.choice((1, 1, 2, 3)),
+        max_concurrent_microtasks=rng.choice((1, 1, 2, 3)),
         rounds=2 if maker.maybe(0.15) else 1,
     )

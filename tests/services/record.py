@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import attrs
 import trio
 
-from services.generate import ServicePlan
+from services.plan import Call, Func, ServicePlan
 from trio_modules import App, Change, Module, ModuleError, ModuleStatus
 
 if sys.version_info >= (3, 11):
@@ -92,15 +92,38 @@ class Made:
     cancelled: bool
 
 
+@attrs.frozen
+class Figures:
+    """What the package says in the end became of events: of one, or of all that a hook got."""
+
+    delivered: int
+    dropped: int
+    triggered: int = 0
+
+
 @attrs.define(eq=False)
 class Run:
-    """All that is known of one life of a service."""
+    """All that is known of one life of a service.
+
+    Attributes:
+        limits: those of tasks and microtasks at its beginning.
+        cancelled, delays: what its tasks have kept of earlier lives.
+        number: as the how manieth life it is, from 0.
+    """
 
     plan: ServicePlan
+    limits: tuple[int, int]
+    cancelled: frozenset[str] = frozenset()
+    delays: dict[str, float] = attrs.field(factory=dict)
+    number: int = 0
     records: list[Record] = attrs.field(factory=list)
     made: dict[int, Made] = attrs.field(factory=dict)
     reports: list[ModuleError] = attrs.field(factory=list)
     changes: list[Change] = attrs.field(factory=list)
+    calls: dict[int, tuple[Call, tuple[str, str, int]]] = attrs.field(factory=dict)
+    functions: dict[str, Func] = attrs.field(factory=dict)
+    events: dict[str, Figures] = attrs.field(factory=dict)
+    hooks: dict[str, Figures] = attrs.field(factory=dict)
     caught: Counter[int] = attrs.field(factory=Counter)
     passed_on: set[int] = attrs.field(factory=set)
     managed: set[int] = attrs.field(factory=set)
@@ -109,6 +132,7 @@ class Run:
     body_failed_at: int = -1
     left: BaseException | None = None
     tasks: tuple[int, int] = (0, 0)
+    steps: int = 0
     hang: str = ""
 
     def serials(self, exc: BaseException | None) -> Counter[int]:
@@ -141,7 +165,9 @@ def leaves(exc: BaseException | None) -> Iterator[BaseException]:
         yield exc
 
 
-COUNTED = frozenset({"worker", "scoped", "service", "every", "run", "guarded"})
+COUNTED = frozenset(
+    {"worker", "scoped", "service", "every", "run", "guarded", "microrun", "micro", "slot"}
+)
 SAMPLE_EVERY = 16
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -160,6 +186,10 @@ class Recorder:
         self._statuses = [module.status for module in modules.values()]
         self._shutting_down = False
         self._open: Counter[str] = Counter()
+        self._jobs: Counter[str] = Counter()
+        # A look at everything costs as much as everything, so a large service has fewer of them.
+        self._sample_every = max(SAMPLE_EVERY, 4 * len(modules))
+        self._until_sample = self._sample_every
         self._begun: dict[int, tuple[str, str]] = {}
 
     def add(
@@ -181,18 +211,35 @@ class Recorder:
             seen = zip(self.modules, self._statuses, now, strict=True)
             self.add("status", moves=tuple(move for move in seen if move[1] is not move[2]))
             self._statuses = now
+            if max(now) <= ModuleStatus.OFFLINE:
+                self.check_nothing_is_left()
         shutting_down = self.app.shutting_down.is_set()
         if shutting_down is not self._shutting_down:
             self._shutting_down = shutting_down
             if shutting_down:
                 self.add("shutdown", text=ADDRESS.sub("", str(self.app.shutdown_reason)))
 
+    def check_nothing_is_left(self) -> None:
+        """All modules are offline: so nobody has a slot, a place or a turn."""
+        limits = self.app.status().limits
+        rest = (
+            limits.restarts_waiting,
+            limits.tasks_executing,
+            limits.tasks_queued,
+            limits.tasks_scheduled,
+            limits.microtasks_running,
+            limits.microtasks_waiting,
+        )
+        if any(rest):
+            self.add("wrong", text=f"all modules are offline, and something is left: {limits}")
+
     def note(
         self, kind: str, module: str = "", what: str = "", token: int = 0, text: str = ""
     ) -> None:
         self.sync()
         self.add(kind, module, what, token, text)
-        if len(self.run.records) % SAMPLE_EVERY == 0:
+        self._until_sample -= 1
+        if not self._until_sample:
             self.sample()
 
     def wrong(self, text: str) -> None:
@@ -205,16 +252,30 @@ class Recorder:
     def begin(self, role: str, module: str, text: str) -> int:
         token = self.token()
         self._begun[token] = (module, role)
-        if role in COUNTED:
-            self._open[module] += 1
+        self._count(role, module, 1)
         self.note("begin", module, role, token, text)
         return token
 
     def end(self, token: int, exc: BaseException | None = None) -> None:
         module, role = self._begun[token]
-        if role in COUNTED:
-            self._open[module] -= 1
+        self._count(role, module, -1)
         self.note("end", module, role, token, self.outcome(exc))
+
+    def _count(self, role: str, module: str, change: int) -> None:
+        if role in COUNTED:
+            self._open[module] += change
+        elif role == "job":
+            self._jobs[module] += change
+
+    def send(self, event: str) -> int:
+        """An event is about to be triggered; the data for it."""
+        serial = self.token()
+        self.note("send", event.partition("/")[0], event, serial)
+        return serial
+
+    def sent(self, event: str, serial: int, answer: str, *, nowait: bool) -> None:
+        """It was, or wasn't."""
+        self.note("nowait" if nowait else "sent", event.partition("/")[0], event, serial, answer)
 
     def outcome(self, exc: BaseException | None) -> str:
         """Describe how something ended; the same in each run of one seed."""
@@ -242,14 +303,44 @@ class Recorder:
 
     def sample(self) -> None:
         """Compare the app's own account with what is seen."""
+        self._until_sample = self._sample_every
         status = self.app.status()
         for name, info in status.modules.items():
-            work = info.work
-            if work.started != work.running + work.ended:
-                self.add("wrong", text=f"counts of {name} don't add up: {work}")
+            for counts in (info.work, info.executions):
+                if counts.started != counts.running + counts.ended:
+                    self.add("wrong", text=f"counts of {name} don't add up: {counts}")
+                if info.status < ModuleStatus.STOPPING and counts.running:
+                    self.add("wrong", text=f"{name} is {info.status.name}, yet counts {counts}")
             if info.status is not self.modules[name].status:
                 self.add("wrong", text=f"status() shows {name} as {info.status.name}")
-            if self._open[name] > work.running:
-                self.add("wrong", text=f"{self._open[name]} workers of {name} run: {work}")
-            if info.status < ModuleStatus.STOPPING and work.running:
-                self.add("wrong", text=f"{name} is {info.status.name}, yet counts {work}")
+            if self._open[name] > info.work.running:
+                self.add("wrong", text=f"{self._open[name]} workers of {name} run: {info.work}")
+            if self._jobs[name] > info.executions.running:
+                text = f"{self._jobs[name]} tasks of {name} are executed: {info.executions}"
+                self.add("wrong", text=text)
+
+    def sample_events(self) -> None:
+        """Look at the figures of all events."""
+        for module in self.modules.values():
+            for event in module.events.values():
+                for hook in event.statistics().hooks:
+                    if min(hook.delivered, hook.handling, hook.backlog, hook.dropped) < 0:
+                        self.add("wrong", text=f"figures below zero: {hook}")
+                    if hook.senders_waiting and not hook.backlog:
+                        self.add("wrong", text=f"triggers wait for an empty hook: {hook}")
+
+    def close(self) -> None:
+        """The run of the app is over: note the last figures, and that nothing is left in them."""
+        self.sample()
+        self.sample_events()
+        status = self.app.status()
+        for name, info in status.modules.items():
+            for hook in info.hooks:
+                self.run.hooks[hook.name] = Figures(hook.delivered, hook.dropped)
+                if hook.backlog or hook.handling:
+                    self.add("wrong", text=f"hook {hook} of {name} is left after the block")
+            for event in self.modules[name].events.values():
+                figures = event.statistics()
+                self.run.events[event.full_name] = Figures(
+                    figures.delivered, figures.dropped, figures.triggered
+                )
