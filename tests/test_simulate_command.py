@@ -98,9 +98,7 @@ def test_all_seeds_of_a_sound_service(service: Path, capsys: pytest.CaptureFixtu
         capsys, f"{service}:make_app", "--seeds", "0:3", "--duration", "6h", "--", "sound"
     )
     assert (answer.code, answer.err) == (0, "")
-    assert re.fullmatch(
-        r"3 simulations, \d+ strikes, \d+ restarts: no promise broken\n", answer.out
-    )
+    assert re.fullmatch(r"3 seeds, \d+ strikes, \d+ restarts?: no promise broken\n", answer.out)
 
 
 def test_the_first_seed_that_fails(service: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,6 +230,6 @@ def test_a_bar_shows_how_far_it_is(service: Path) -> None:
     os.close(other_end)
     shown = os.read(terminal, 10_000).decode()
     os.close(terminal)
-    assert ended.stdout.startswith("2 simulations, ")
+    assert ended.stdout.startswith("2 seeds, ")
     assert re.search(r"\[#{15} {15}\] 1/2 seeds, \d+\.\d/s", shown)
     assert re.search(r"\[#{30}\] 2/2 seeds, \d+\.\d/s \r?\n$", shown)

@@ -307,7 +307,10 @@ class _Total:
         self._shows = sys.stderr.isatty()
 
     def __str__(self) -> str:
-        return f"{self._done:,} simulations, {self._strikes:,} strikes, {self._restarts:,} restarts"
+        counts = {"seed": self._done, "strike": self._strikes, "restart": self._restarts}
+        return ", ".join(
+            f"{count:,} {what if count == 1 else what + 's'}" for what, count in counts.items()
+        )
 
     def add(self, summary: _Summary) -> None:
         self._done += 1
