@@ -16,6 +16,7 @@ from benchmarks import (
     hub,
     idle_memory,
     microtasks,
+    processes,
     restarts,
     short_workers,
     start_stop,
@@ -35,6 +36,7 @@ WORKS: tuple[Work, ...] = (
     stop_modules.WORK,
     *tasks.WORKS,
     *microtasks.WORKS,
+    processes.WORK,
     *events.WORKS,
     hub.WORK,
 )

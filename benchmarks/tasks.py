@@ -1,4 +1,4 @@
-"""Tasks that are queued, and tasks that are scheduled over an hour, half of them cancelled."""
+"""Tasks that are queued, and tasks that are scheduled over an hour: what they cost and hold."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from time import process_time
 
 import trio
 
+from benchmarks.idle_memory import traced
 from benchmarks.measuring import Work
 from trio_modules import App, Module
 
 HOUR = 3600.0
+#: Bytes that one of a million schedules may hold.
+SCHEDULE_BYTES = 700.0
 
 
 async def return_at_once(_: object) -> None:
@@ -108,6 +111,26 @@ async def pushed(size: int) -> float:
     return (process_time() - began) / size
 
 
+async def held(size: int) -> float:
+    """All that a scheduled task is made of, its time included."""
+    module = Module("bench")
+    async with App(module):
+        rng = random.Random(size)
+        now = trio.current_time()
+        with traced() as held:
+            tasks = [
+                module.new_task(return_at_once).schedule(now + rng.uniform(0, HOUR))
+                for _ in range(size)
+            ]
+            cost = held() / size
+        assert len(tasks) == size
+    return cost
+
+
+async def allowed(_: int) -> float:
+    return SCHEDULE_BYTES
+
+
 async def run_through(size: int) -> float:
     module = Module("bench")
     async with App(module):
@@ -153,5 +176,6 @@ WORKS = (
     Work("queued-tasks", 0.5, 50_000, queued(return_at_once), read(return_at_once)),
     Work("queued-tasks-yield", 1.0, 50_000, queued(yield_once), read(yield_once)),
     Work("schedules", 1.6, 100_000, scheduled, pushed),
+    Work("schedule-memory", 1.0, 1_000_000, held, allowed, unit="B", repetitions=1),
     Work("schedules-run", 1.3, 100_000, run_through, heap_task, mock_clock=True),
 )

@@ -56,10 +56,10 @@ def test_a_waiter_has_to_say_what_a_grant_does() -> None:
 def test_a_free_slot_is_taken_at_once(priority: Priority) -> None:
     """while a slot is free everybody gets it at once."""
     order = SlotOrder(1)
-    assert order.room
+    assert order.has_room()
     assert order.enter(priority)
     assert order.held == 1
-    assert not order.room
+    assert not order.has_room()
 
 
 def test_without_a_free_slot_only_high_enters() -> None:

@@ -114,7 +114,7 @@ class SlotsMachine(RuleBasedStateMachine):
         self.count = 0
 
     def came_room(self) -> None:
-        assert self.order.room
+        assert self.order.has_room()
         assert self.order.waiting == 0
         self.rooms += 1
 
@@ -170,7 +170,7 @@ class SlotsMachine(RuleBasedStateMachine):
         assert self.order.held == len(self.model.held)
         assert self.order.waiting == len(self.model.waiting)
         assert self.begun == self.model.begun
-        assert self.order.room == (len(self.model.held) < self.model.limit)
+        assert self.order.has_room() == (len(self.model.held) < self.model.limit)
         limits = [use.limit for use in self.model.waiting]
         assert self.order.next_time <= min(limits, default=math.inf)
 

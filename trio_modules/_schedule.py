@@ -116,6 +116,11 @@ class Agenda(Generic[ItemT]):
             self._dead -= 1
         return heap[0][0] if heap else math.inf
 
+    @property
+    def first(self) -> ItemT | None:
+        """The item that is due first, None without any."""
+        return self._heap[0][2] if self.next_time() < math.inf else None
+
     def pop_due(self, now: float) -> list[ItemT]:
         """Take out all that is due at *now*, the earliest first."""
         due = []
@@ -151,7 +156,7 @@ class Line(Generic[ItemT]):
         self._skipped = 0  # the sum of these
 
     def __bool__(self) -> bool:
-        return len(self) > 0
+        return bool(self._prioritized) or len(self._plain) > self._skipped
 
     def __len__(self) -> int:
         return len(self._prioritized) + len(self._plain) - self._skipped

@@ -78,8 +78,7 @@ class SlotOrder:
         """How many wait."""
         return len(self._line)
 
-    @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         """Whether a slot is free; then nobody waits."""
         return self.held < self._limit
 
@@ -134,5 +133,5 @@ class SlotOrder:
         waiter.grant()
 
     def _tell(self) -> None:
-        if self.room:
+        if self.has_room():
             self.on_room()

@@ -473,15 +473,15 @@ class BaseTask(Item):
 
     def _schedule(self, board: TaskOrder, when: float, wall: datetime | None = None) -> None:
         self._scheduled_in = copy_context()
-        self._decide()
+        if self._runner is not None or self._extras is not NO_EXTRAS:
+            self._decide()
         board.schedule(self, when, wall)
 
     def _decide(self) -> None:
         """Its user says whether it is due and when, not its rhythm."""
-        if self._runner is not None or self._extras is not NO_EXTRAS:
-            extras = self._with_extras()
-            extras.decided = self._runner is not None
-            extras.planned = False
+        extras = self._with_extras()
+        extras.decided = self._runner is not None
+        extras.planned = False
 
     def _unschedule(self, board: TaskOrder) -> None:
         self._decide()

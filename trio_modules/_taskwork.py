@@ -260,7 +260,8 @@ class ModuleTasks:
             self.board.unschedule(task)  # one interval after the end of this
 
     def _new_runner(self) -> _Runner:
-        runner = _Runner(self)
+        assert self.board is not None
+        runner = _Runner(self, self.board)
         nursery = self.module.workers.nursery
         assert nursery is not None
         assert self._context is not None
@@ -421,10 +422,12 @@ class _Runner:
 
     NAME = "<tasks>"
 
-    __slots__ = ("_scope", "_tasks", "parked", "spent", "task")
+    __slots__ = ("_board", "_scope", "_tasks", "nap", "parked", "spent", "task")
 
-    def __init__(self, tasks: ModuleTasks) -> None:
+    def __init__(self, tasks: ModuleTasks, board: TaskBoard) -> None:
+        self.nap: trio.CancelScope | None = None
         self.spent = False
+        self._board = board
         self._tasks = tasks
         self.task: BaseTask | None = None
         self.parked: trio.lowlevel.Task | None = None
@@ -452,6 +455,7 @@ class _Runner:
                 if not self._tasks.came_back(self):
                     return
         finally:
+            self._board.give_time_back(self)
             self._drop()
             self._tasks.left(self, this)
 
@@ -477,9 +481,10 @@ class _Runner:
                 if not self._tasks.may_stay(self):
                     return
                 this.name = self.NAME
-                await self._park(this)
+                await self._rest(this)
             elif (waiting := self._execute_some(this)) is not None:
                 task, rest = waiting
+                self._board.give_time_back(self)
                 try:
                     value = await rest
                 except BaseException as exc:
@@ -487,6 +492,7 @@ class _Runner:
                 else:
                     self._tasks.returned(self, task, value)
             elif self.task is not None:
+                self._board.give_time_back(self)
                 await trio.lowlevel.checkpoint()
 
     def _execute_some(self, this: trio.lowlevel.Task) -> tuple[BaseTask, Awaitable[object]] | None:
@@ -515,11 +521,25 @@ class _Runner:
         self.spent = self.spent or isinstance(caught.passing, trio.Cancelled)
         self._tasks.raised(self, task, caught)
 
+    async def _rest(self, this: trio.lowlevel.Task) -> None:
+        """Wait for a task, be it that its time comes."""
+        if not self._board.keep_time(self, self._tasks):
+            await self._park(this)
+            return
+        with trio.CancelScope(deadline=self._board.wake) as self.nap:
+            await self._park(this)
+        is_over, self.nap = self.nap.cancel_called, None
+        if is_over:
+            self._board.woke()
+
     async def _park(self, this: trio.lowlevel.Task) -> None:
         self.parked = this
         await trio.lowlevel.wait_task_rescheduled(self._unpark)
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
+        if self.nap is not None and self.nap.cancel_called:
+            self.wake()  # far cheaper than raising `Cancelled`
+            return trio.lowlevel.Abort.FAILED
         self.parked = None
         return trio.lowlevel.Abort.SUCCEEDED
 
