@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
+    from trio_modules.abc import HookStatistics
+
 EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "200"))
 MODULES = 3
 STOP_TIMEOUT = 8.0
@@ -135,6 +137,12 @@ PLANS = st.builds(
 )
 
 
+def accounted(hook: HookStatistics) -> int:
+    """Return of how many events something has become, or will."""
+    has = hook.delivered + hook.dropped + hook.backlog + hook.handling
+    return has + hook.senders_waiting
+
+
 class Recorder:
     """A hook, and what it saw in one life of the app."""
 
@@ -161,6 +169,7 @@ class Recorder:
 
     def declare(self) -> None:
         plan = self.plan
+        self.world.buffers[f"m{plan.module}/{self.name}"] = plan.buffer
         self.world.modules[plan.module].hook(
             f"m{plan.event}/event",
             self,
@@ -185,6 +194,7 @@ class World:
             Recorder(self, hook, f"hook{number}") for number, hook in enumerate(plan.hooks)
         ]
         self.added: list[Recorder] = []
+        self.buffers: dict[str, int] = {}
         for recorder in self.recorders:
             recorder.declare()
         self.app = App(
@@ -195,6 +205,7 @@ class World:
             rng=random.Random(plan.seed),
         )
         self.offsets: dict[str, int] = {}
+        self.totals: dict[str, int] = {}
         self.nursery: trio.Nursery | None = None
         self.triggered: dict[str, list[int]] = {}
         self.channel: trio.MemoryReceiveChannel[Occurrence]
@@ -301,19 +312,38 @@ class World:
     # ------------------------------------------------------------ what must hold
 
     def step_fault(self) -> str | None:
-        """While a hook is open, what became of its events and the triggers differ by a constant."""
-        now: dict[str, int] = {}
+        """What became of the events of each hook adds up, at every step.
+
+        While a hook is open that and the triggers differ by a constant. When it is closed all
+        that it had is accounted for, and nothing is added to it.
+        """
+        offsets: dict[str, int] = {}
+        totals: dict[str, int] = {}
         for event in self.events:
             figures = event.statistics()
-            for hook in figures.hooks:
-                parts = (hook.delivered, hook.dropped, hook.backlog, hook.handling)
-                if min(parts) < 0:
-                    return f"negative: {hook}"
-                now[hook.hook] = figures.triggered - sum(parts) - hook.senders_waiting
-                if self.offsets.get(hook.hook, now[hook.hook]) != now[hook.hook]:
-                    return f"lost or doubled: {hook} of {figures.triggered}"
-        self.offsets = now
+            for hook in figures.hooks + figures.closed:
+                totals[hook.hook] = total = accounted(hook)
+                is_open = hook in figures.hooks
+                if is_open:
+                    offsets[hook.hook] = figures.triggered - total
+                if fault := self.hook_fault(hook, total, figures.triggered, is_open=is_open):
+                    return f"{fault}: {hook} of {figures.triggered}"
+        self.offsets, self.totals = offsets, totals
         return None
+
+    def hook_fault(
+        self, hook: HookStatistics, total: int, triggered: int, *, is_open: bool
+    ) -> str | None:
+        offset, before = self.offsets.get(hook.hook), self.totals.get(hook.hook, total)
+        if min(hook.delivered, hook.dropped, hook.backlog, hook.handling) < 0:
+            return "negative"
+        if hook.senders_waiting and hook.backlog < self.buffers[hook.hook]:
+            return "senders wait while there is room"
+        if offset is None:  # it was closed before, and may have been opened since
+            return None if total == before or is_open else "changed while closed"
+        if is_open:
+            return None if triggered - total == offset else "lost or doubled"
+        return None if before <= total <= triggered - offset else "lost when it was closed"
 
     def order_fault(self, recorder: Recorder) -> str | None:
         """What a hook begins with is a part of what was triggered, in that order."""
@@ -352,6 +382,7 @@ class World:
     async def live(self, use: Callable[[], Awaitable[None]]) -> list[str]:
         """Run the app once, with *use* as its body; what was wrong."""
         self.offsets.clear()
+        self.totals.clear()
         self.added.clear()
         for recorder in self.recorders:
             recorder.__init__(self, recorder.plan, recorder.name)  # type: ignore[misc]
