@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import re
 import sys
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from support import fail, let_run, reports_of, stray_cancelled, switch_off
+from support import deterministic_scheduling, fail, let_run, reports_of, stray_cancelled, switch_off
 from trio.testing import MockClock, assert_checkpoints, open_stream_to_socket_listener
 
 from trio_modules import (
@@ -467,6 +468,51 @@ async def test_work_started_while_stopping_is_waited_for(autojump_clock: MockClo
 
 
 # --- stop and grace ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_work_that_comes_when_all_in_the_nursery_has_ended(seed: int) -> None:
+    """a caller's own task may outlast it by a step: it gets ModuleOffline, and leaves nothing."""
+    refused: list[RuntimeError] = []
+
+    async def persistent(m: Module) -> None:
+        nursery = m.nursery
+        while not refused:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+            if m.status is ModuleStatus.STOPPING and not nursery.child_tasks:
+                for start in (m.start_worker, m.start_service_worker, m.start_microtask):
+                    with collecting(refused):
+                        start(trio.lowlevel.checkpoint)
+
+    async def main() -> None:
+        m = Module("m", restart=Restart())
+        async with App(m) as app, trio.open_nursery() as nursery:
+            nursery.start_soon(partial(ending, partial(m.run_worker, persistent, m)))
+            await trio.lowlevel.checkpoint()
+            m.nursery.start_soon(fail, ValueError("crash"))
+            await m.wait_status(ModuleStatus.OFFLINE)
+            assert app.status().modules["m"].workers == ()
+
+    with deterministic_scheduling(seed):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    gc.collect()  # which would warn of a coroutine that was never awaited
+    assert {type(error) for error in refused} == {ModuleOffline}
+
+
+@contextmanager
+def collecting(errors: list[RuntimeError]) -> Iterator[None]:
+    """Collect what is raised."""
+    try:
+        yield
+    except RuntimeError as error:
+        errors.append(error)
+
+
+async def ending(call: Callable[[], Awaitable[None]]) -> None:
+    """Make a call that its module ends."""
+    with suppress(ModuleOffline):
+        await call()
 
 
 async def test_workers_end_before_the_stop_functions(autojump_clock: MockClock) -> None:

@@ -134,9 +134,13 @@ class Workers:
             ModuleOffline: if the module takes no work now.
         """
         nursery = self.nursery
-        if nursery is None or not (self.open or current_owner() is self.module):
+        if nursery is None or not (self.open or self._is_own_late_work(nursery)):
             raise ModuleOffline(self.module.name, self.module.status.name, what)
         return nursery
+
+    def _is_own_late_work(self, nursery: trio.Nursery) -> bool:
+        """Whether the module's own code asks, before all in the nursery has ended."""
+        return current_owner() is self.module and not nursery._closed
 
     @property
     def counts(self) -> WorkCounts:
