@@ -171,9 +171,23 @@ def spinning() -> App:
 
 
 def sulking() -> App:
-    """A service that stays away after the first crash."""
-    restart = Restart(max_restarts=0, exhausted="offline")
-    return App(Module("store", restart=restart), Module("shop", depends_on=["store"]))
+    """A service that doesn't start again after a crash."""
+    store = Module("store", restart=Restart())
+    starts: list[float] = []
+
+    @store.on_start
+    async def start() -> None:
+        starts.append(trio.current_time())
+        if len(starts) > 1:
+            await trio.sleep_forever()
+
+    return App(store, Module("shop", depends_on=["store"]))
+
+
+def optional() -> App:
+    """A service with a part that is meant to stay away when it fails too often."""
+    console = Module("console", restart=Restart(max_restarts=0, exhausted="offline"))
+    return App(Module("store"), console, Module("tool", depends_on=[console]))
 
 
 def listening() -> App:

@@ -614,6 +614,100 @@ async def test_a_schedule_survives_what_comes_before_it(autojump_clock: MockCloc
     assert jobs.times == {"x": [0, 10, 100]}
 
 
+class Pair:
+    """Tasks of two modules whose runners are idle; the one that is due next keeps the time."""
+
+    def __init__(self) -> None:
+        self.first, self.second = Module("first", enabled=True), Module("second", enabled=True)
+        self.app = App(self.first, self.second, managed=True, max_concurrent_tasks=2)
+        self.seen: list[tuple[str, float]] = []
+        self.takes = 0.0
+
+    async def note(self, task: Task) -> None:
+        self.seen.append((task.module.name, trio.current_time()))
+        await trio.sleep(self.takes)
+
+    async def tasks(self) -> tuple[Task, Task]:
+        first, second = self.first.new_task(self.note), self.second.new_task(self.note)
+        for task in (first, second):
+            await task.queue().wait()
+        self.seen.clear()
+        return first, second
+
+
+async def test_a_stop_of_the_module_that_is_due_next_delays_no_other(
+    autojump_clock: MockClock,
+) -> None:
+    """the time of another module's task isn't missed when the first in the schedule stops."""
+    pair = Pair()
+    async with pair.app:
+        first, second = await pair.tasks()
+        first.schedule(5.0)
+        second.schedule(6.0)
+        await trio.sleep(1)
+        await switch_off(pair.app, pair.first)
+        await trio.sleep(10)
+    assert pair.seen == [("second", 6)]
+
+
+async def test_a_runner_that_is_busy_delays_no_schedule(autojump_clock: MockClock) -> None:
+    """what is due while the runner that waited for it executes a queued task is in time."""
+    pair = Pair()
+    async with pair.app:
+        first, second = await pair.tasks()
+        first.schedule(5.0)
+        await trio.sleep(1)
+        pair.takes = 10
+        first.queue()
+        second.schedule(6.0)
+        await trio.sleep(20)
+    assert pair.seen == [("first", 1), ("second", 6), ("first", 11)]
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+async def test_an_earlier_time_counts_while_a_runner_waits(
+    autojump_clock: MockClock, name: str
+) -> None:
+    """a schedule that is earlier than what the runner sleeps for comes first, whose ever it is."""
+    pair = Pair()
+    async with pair.app:
+        first, second = await pair.tasks()
+        first.schedule(5.0)
+        await trio.sleep(1)
+        (pair.app[name].new_task(pair.note)).schedule(3.0)
+        second.schedule(7.0)
+        await trio.sleep(20)
+    assert pair.seen == [(name, 3), ("first", 5), ("second", 7)]
+
+
+class Passes(trio.abc.Instrument):
+    """Counts the steps of all tasks."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+
+
+async def test_an_idle_runner_needs_nobody_to_wake_it(autojump_clock: MockClock) -> None:
+    """each of many tasks that are due one after the other is one step of one task."""
+    m = Module("m")
+    async with App(m):
+        tasks = [m.new_task(return_at_once).schedule(float(when)) for when in range(1, 101)]
+        await trio.sleep(1.5)
+        passes = Passes()
+        trio.lowlevel.add_instrument(passes)
+        await trio.sleep(200)
+        trio.lowlevel.remove_instrument(passes)
+    assert all(task.runs == 1 for task in tasks)
+    assert 99 <= passes.steps <= 104
+
+
+async def return_at_once(_: Task) -> None:
+    pass
+
+
 # --- repeating -----------------------------------------------------------------------------
 
 

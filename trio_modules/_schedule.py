@@ -166,13 +166,20 @@ class Line(Generic[ItemT]):
         """How many entries it holds, those to be skipped included."""
         return len(self._prioritized) + len(self._plain)
 
-    def join(self, item: ItemT, rank: Rank) -> None:
-        """Let *item* join, or move up if it is in the line already; it never moves back."""
-        if rank is Rank.PLAIN:
-            if not item._queued:
-                item._queued = True
-                self._plain.append(item)
-            return
+    def join(self, item: ItemT, rank: Rank) -> bool:
+        """Let *item* join, or move up if it is in the line already; it never moves back.
+
+        Returns:
+            whether it is alone there.
+        """
+        if rank is not Rank.PLAIN:
+            self._join_prioritized(item, rank)
+        elif not item._queued:
+            item._queued = True
+            self._plain.append(item)
+        return len(self._plain) - self._skipped + len(self._prioritized) == 1
+
+    def _join_prioritized(self, item: ItemT, rank: Rank) -> None:
         if item._queued and item not in self._prioritized:
             self._leave_plain(item)
         item._queued = True
@@ -339,8 +346,7 @@ class Board(Generic[ItemT]):
             return False
         item._since = now
         item._latest = now + max_delay if max_delay else math.inf
-        is_first = not self._line
-        self._line.join(item, rank)
+        is_first = self._line.join(item, rank)
         return self._patience.note(item) or is_first or len(self._places) < self.limit
 
     def set_delay(self, item: ItemT, max_delay: float) -> None:

@@ -190,8 +190,9 @@ class TaskBoard:
         Nobody need be woken earlier than before while there is one: who is still in the line has
         waited already, and those that hold a place have begun later than what has ended.
         """
-        self._board.release(task)
-        following = self._board.take_next(now)
+        board = self._board
+        board.release(task)
+        following = board.take_next(now)
         if following is None:
             self._set_wake()
         return following

@@ -241,17 +241,18 @@ class ModuleTasks:
 
     def begin(self, task: BaseTask) -> None:
         """It is the task's turn: a runner takes it, in its next step at the latest."""
-        self.execute(task, self._idle.pop() if self._idle else self._new_runner())
+        runner = self._idle.pop() if self._idle else self._new_runner()
+        self.execute(task, runner)
+        if runner.parked is not None:
+            runner.wake()
 
     def execute(self, task: BaseTask, runner: _Runner) -> None:
-        """Hand the task to a runner."""
+        """Hand the task to a runner, which has to be awake then."""
         if task._extras is not NO_EXTRAS:
             self._begins(task, task._extras)
         self.started += 1
         task._runner = runner
         runner.task = task
-        if runner.parked is not None:
-            runner.wake()
 
     def _begins(self, task: BaseTask, extras: Extras) -> None:
         extras.decided = False

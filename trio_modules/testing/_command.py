@@ -242,6 +242,8 @@ def run(target: Found, options: argparse.Namespace) -> int:
 
 def _tell(order: _Order, seed: int, options: argparse.Namespace) -> int:
     """Simulate a seed that fails once more, make it small, and show all of it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"seed {seed} fails; making it smaller ...\n")
     result = order.simulate(seed, shrink=not options.no_shrink)
     smallest = result.shrunk or result
     print(f"seed {seed}: {result.violations[0]}")

@@ -67,7 +67,7 @@ def fake(
 
     It starts and stops like any other, and its events can be triggered and hooked, but none of
     its own functions run: lifecycle functions and work return at once, and hooks keep what they
-    get. Its resources can't be read, unless `Resource.override` gives them a value.
+    get. Its resources can't be read, unless `trio_modules.Resource.override` gives them a value.
 
     Args:
         app: the app that the module is registered in.

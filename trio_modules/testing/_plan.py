@@ -46,7 +46,7 @@ class FaultPlan:
     Attributes:
         every: seconds from one random fault to the next, on average; None for no random faults.
         actions: what they do: "fail", "hang", "deaf", "slow", "crash".
-        targets: patterns as for file names, "store/*", of what they strike; by default all that
+        targets: patterns as for file names, ``"store/*"``, of what they strike; by default all that
             is declared, except prep functions and the ends of lifespans.
         outage: the shortest and the longest time that one lasts, in seconds.
         calm: the last part of the simulated time, as a fraction, in which no random fault begins.

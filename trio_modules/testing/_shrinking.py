@@ -20,7 +20,7 @@ __all__ = ["shrink"]
 _MOST_TRIALS = 300
 _TIMES_TRIED = 30
 #: All trials together may take so many times the steps of the first simulation, and some.
-_TIMES, _SOME = 20, 500_000
+_TIMES, _SOME = 5, 200_000
 _SCALES = (0.25, 0.5, 0.75, 0.9)
 
 

@@ -198,7 +198,8 @@ def simulate(
             raises is a violation.
         bugs: exceptions whose report is a violation, since no outage explains them.
         recovers_within: seconds after the last fault, at most, after which everything wanted must
-            be online at the end; None for no such promise.
+            be online at the end, aside from modules that are meant to stay offline when their
+            restarts are exhausted; None for no such promise.
         only: names of modules; nothing but these and what they depend on is simulated.
         shrink: whether to look for a smaller simulation that fails, too.
         compare: whether to run the first 3,000 steps twice, and see whether they are the same.

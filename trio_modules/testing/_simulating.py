@@ -231,25 +231,25 @@ class _Simulation:
 
     async def _end_in_time(self) -> None:
         await trio.sleep_until(self._case.duration)
-        if self._is_calm:
-            self.watch.check_recovery()
+        within = self._case.recovers_within
+        if within is not None and self._calm >= within:
+            self.watch.check_recovery(within)
         self._over.set()
         if not self._app.started.is_set():  # the body, which waits for that, hasn't begun
             self._entering.cancel(reason="the simulated time is over")
         await self._end_at_last()
 
     @property
-    def _is_calm(self) -> bool:
-        """Whether the last fault was over long enough ago for the service to have recovered."""
-        within = self._case.recovers_within
-        if within is None or self._app.status().state == "offline":
-            return False
+    def _calm(self) -> float:
+        """For how long no fault has gone on while the app was there to recover."""
+        if self._app.status().state == "offline":
+            return 0.0
         assert self._injector is not None
         ends = [
             strike.time + max(strike.fault.lasts, strike.fault.seconds)
             for strike in self._injector.strikes
         ]
-        return trio.current_time() - max(ends, default=0.0) >= within
+        return trio.current_time() - max(ends, default=0.0)
 
     async def _end_at_last(self) -> None:
         """When it doesn't end by itself: say so, and take it down by force."""

@@ -47,6 +47,7 @@ class _Place:
         entered: its lifespans that were entered and not left.
         was_online: whether it was, in this run of it.
         starts: how often it was started.
+        since: when it came to its present status.
     """
 
     module: Module
@@ -58,6 +59,7 @@ class _Place:
     entered: Counter[str] = attrs.field(factory=Counter)
     was_online: bool = False
     starts: int = 0
+    since: float = 0.0
 
     @property
     def name(self) -> str:
@@ -407,6 +409,7 @@ class Watch(trio.abc.Instrument):
         self.note(change.module, "failure", f"{failure.level.name} {failure.id}".rstrip())
 
     def _status_changed(self, place: _Place, change: Change) -> None:
+        place.since = change.time
         if change.after is _ONLINE:
             place.was_online = True
         elif change.after is _OFFLINE and change.before > _OFFLINE:
@@ -487,9 +490,22 @@ class Watch(trio.abc.Instrument):
             text = f"{limits.restarts_settling} service workers settle at a time"
             self.violation("", "limits", text)
 
-    def check_recovery(self) -> None:
-        """After a long calm all that is wanted has to be online."""
+    def check_recovery(self, within: float) -> None:
+        """After a calm of *within* seconds all that is wanted is online, or meant to stay away."""
         for name, info in self._app.status().modules.items():
-            if info.wanted and info.status is not _ONLINE:
+            is_away = info.wanted and info.status is not _ONLINE
+            if is_away and not self._gave_up(self._places[name], within):
                 text = f"module {name!r} has not recovered: it is {info.status.name}"
                 self.violation(name, "recovery", text)
+
+    def _gave_up(self, place: _Place, within: float) -> bool:
+        """Whether it, or what it needs, crashed beyond a budget that leaves it offline then.
+
+        Any other module in that state would be in a backoff, and no backoff lasts for so long.
+        """
+        if place.module.status is not _OFFLINE:
+            return False
+        rests = trio.current_time() - place.since >= within
+        if rests and f"{place.name}:crashed" in place.module.failures:
+            return True
+        return any(self._gave_up(self._places[other.name], within) for other in place.needs)
