@@ -39,7 +39,7 @@ def _faults(values: Iterable[Fault]) -> tuple[Fault, ...]:
     return faults
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class FaultPlan:
     """What goes wrong in a simulation (ours).
 
@@ -70,7 +70,7 @@ class FaultPlan:
         if not 0 <= self.calm < 1:
             raise ValueError(f"calm must be from 0 to below 1, got {self.calm!r}")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         faults = f"[{', '.join(map(str, self.faults))}]"
         given = [
             f"{field.name}={faults if field.name == 'faults' else repr(getattr(self, field.name))}"

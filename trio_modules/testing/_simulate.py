@@ -118,7 +118,7 @@ class SimulationResult:
         if self._plan is None or self._plan.every is None:
             args.append(f"faults=[{', '.join(map(str, self.faults))}]")
         elif self._plan != FaultPlan():
-            args.append(f"faults={self._plan}")
+            args.append(f"faults={self._plan!r}")
         if self.only:
             args.append(f"only={list(self.only)!r}")
         return f"simulate({', '.join(args)})"
