@@ -615,7 +615,7 @@ async def test_a_schedule_survives_what_comes_before_it(autojump_clock: MockCloc
 
 
 class Pair:
-    """Tasks of two modules whose runners are idle; the one that is due next keeps the time."""
+    """Tasks of two modules, the first of which is due at 5: its runner sleeps until then."""
 
     def __init__(self) -> None:
         self.first, self.second = Module("first", enabled=True), Module("second", enabled=True)
@@ -629,8 +629,10 @@ class Pair:
 
     async def tasks(self) -> tuple[Task, Task]:
         first, second = self.first.new_task(self.note), self.second.new_task(self.note)
-        for task in (first, second):
-            await task.queue().wait()
+        first.schedule(5.0)
+        for module in (self.second, self.first):  # so each has a runner, and it is idle
+            await module.new_task(self.note).queue().wait()
+        await trio.sleep(1)
         self.seen.clear()
         return first, second
 
@@ -641,10 +643,8 @@ async def test_a_stop_of_the_module_that_is_due_next_delays_no_other(
     """the time of another module's task isn't missed when the first in the schedule stops."""
     pair = Pair()
     async with pair.app:
-        first, second = await pair.tasks()
-        first.schedule(5.0)
+        _, second = await pair.tasks()
         second.schedule(6.0)
-        await trio.sleep(1)
         await switch_off(pair.app, pair.first)
         await trio.sleep(10)
     assert pair.seen == [("second", 6)]
@@ -655,8 +655,6 @@ async def test_a_runner_that_is_busy_delays_no_schedule(autojump_clock: MockCloc
     pair = Pair()
     async with pair.app:
         first, second = await pair.tasks()
-        first.schedule(5.0)
-        await trio.sleep(1)
         pair.takes = 10
         first.queue()
         second.schedule(6.0)
@@ -671,10 +669,8 @@ async def test_an_earlier_time_counts_while_a_runner_waits(
     """a schedule that is earlier than what the runner sleeps for comes first, whose ever it is."""
     pair = Pair()
     async with pair.app:
-        first, second = await pair.tasks()
-        first.schedule(5.0)
-        await trio.sleep(1)
-        (pair.app[name].new_task(pair.note)).schedule(3.0)
+        _, second = await pair.tasks()
+        pair.app[name].new_task(pair.note).schedule(3.0)
         second.schedule(7.0)
         await trio.sleep(20)
     assert pair.seen == [(name, 3), ("first", 5), ("second", 7)]
