@@ -157,9 +157,10 @@ FAULTS = (
     ),
     Fault(
         "the outer Cancelled doesn't leave the block",
-        "_block",
-        "            self._verdict.cancelled = caught.passing\n",
-        "            return\n",
+        "_verdict",
+        "        if self.cancelled is not None:\n            raise self.cancelled\n"
+        "        await trio.lowlevel.checkpoint_if_cancelled()\n",
+        "        if self.cancelled is not None:\n            return\n",
     ),
     Fault(
         "the second failure of a stop is lost",

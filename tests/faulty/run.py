@@ -40,7 +40,7 @@ INVARIANTS = (
     (r"slots|settle|restarted after|are executed|at a time|failures", "8 limits"),
     (r"hook|event|trigger|subscription|task|microtask", "7 events and tasks"),
     (r"counts|own account|is left|status\(\) shows|workers of", "10 counters agree"),
-    (r"ONLINE|online|OFFLINE|start|stop|depend|body|settled", "2 order"),
+    (r"ONLINE|online|shutdown|OFFLINE|start|stop|depend|body|settled", "2 order"),
 )
 
 

@@ -24,6 +24,7 @@ from services.plan import (
     RunMicrotask,
     RunWorker,
     ServicePlan,
+    StartWorker,
 )
 from services.record import BaseExceptionGroup, Made, Record, Run, leaves, parts
 from services.seen import EPSILON, Seen, function_of
@@ -45,6 +46,7 @@ HURRIED = frozenset({"worker", "service", "every", "job", "micro", "hook", "stop
 WORK = frozenset(
     {"worker", "scoped", "service", "every", "run", "guarded", "task", "job", "hook", *MICROTASKS}
 )
+GRACELESS = frozenset({"run", "guarded", "microrun", "micro", "job", "every", "task", "hook"})
 # An exception of other work is reported, or raised to who runs it, and that is all.
 CRASHING = frozenset({"service", "every", "task", "child"})
 CHANGES = frozenset({"ChangeWishes", "RestartIt", "AddModules", "RemoveIt"})
@@ -108,6 +110,8 @@ class TraceChecker:
         self.calls: dict[int, tuple[Record, ModuleStatus, int]] = {}
         self.open_changes: set[int] = set()
         self.cancelled_by_caller: set[str] = set()
+        self.refused: set[str] = set()
+        self.callers: dict[str, str] = {}
         self.waiting: dict[int, tuple[str, float | None]] = {}
         self.now = 0.0
         self.number = 0
@@ -252,10 +256,12 @@ class TraceChecker:
         return module.status is STOPPING and (self.is_overdue(module) or self.may_hurry)
 
     def is_overdue(self, module: Seen) -> bool:
+        return self.now >= module.since + self.stop_timeout(module) - EPSILON
+
+    def stop_timeout(self, module: Seen) -> float:
+        """How long the module has to stop."""
         timeout = module.plan.stop_timeout
-        if timeout is None:
-            timeout = self.plan.stop_timeout
-        return self.now >= module.since + timeout - EPSILON
+        return self.plan.stop_timeout if timeout is None else timeout
 
     def no_time_since(self, begun: float) -> bool:
         """Whether an interrupt has left no time to what began to stop then.
@@ -287,8 +293,10 @@ class TraceChecker:
                 self.check_left_online(name, module)
             if module.status is ONLINE and self.shutdown_at is not None and not self.body_open:
                 self.check_stops_in_time(name)
-            elif module.status is STOPPING and self.no_time_since(module.since):
-                self.check_hurries(name, module)
+            elif module.status is STOPPING:
+                if self.no_time_since(module.since):
+                    self.check_hurries(name, module)
+                self.check_cancels(name, module)
         if not (self.plan.managed or self.body_seen or self.changed or self.trouble):
             self.check_starts_in_time()
         for rules in self.rules:
@@ -321,6 +329,20 @@ class TraceChecker:
         for role, text in module.open.values():
             if role in HURRIED and not self.is_slow(text):
                 self.fail(f"{text} of {name} goes on after {self.now}, and there is no time")
+
+    def check_cancels(self, name: str, module: Seen) -> None:
+        """What has no grace is cancelled when the module stops and its hooks had their time."""
+        others = (*self.dependents[name], *self.soft_dependents[name])
+        if not all(self.must_be_over(other) for other in others):
+            return
+        half = self.stop_timeout(module) / 2
+        if self.events.has_hooks(name) and self.now < module.since + half + EPSILON:
+            return
+        for role, text in module.open.values():
+            # One of the module's own workers that has a grace may run work in its own task.
+            at_home = self.callers.get(function_of(text)) == name
+            if role in GRACELESS and not at_home and not self.is_slow(text):
+                self.fail(f"{text} of {name} goes on at {self.now}, and it was to be cancelled")
 
     def is_slow(self, text: str) -> bool:
         """Whether an execution may go on for a while after it was cancelled."""
@@ -376,6 +398,8 @@ class TraceChecker:
     def check_work(self, module: Seen, role: str, function: str) -> None:
         """Work begins only in a run, and before its stop functions."""
         name = module.plan.name
+        if function in self.refused:
+            self.fail(f"{name}, which is stopping, took {function} from somebody else")
         if module.status < STOPPING:
             self.fail(f"work of {name} begins while it is {module.status.name}")
         if module.leaving:
@@ -493,9 +517,14 @@ class TraceChecker:
         if record.what in CHANGES:
             self.changed = True
             self.open_changes.add(record.token)
+        asked, source = self.run.calls[record.token]
+        if isinstance(asked, RunWorker | CallGuarded | RunMicrotask):
+            self.callers[asked.func.name] = source[1]
         status = self.seen[record.module].status if record.module else DEAD
         runs = self.seen[record.module].runs if record.module else 0
         self.calls[record.token] = (record, status, runs)
+        if status is STOPPING:
+            self.expect_refusal(record)
         if record.what == "Extend":
             self.extended.add(record.module)
         if record.what == "AwaitOnline":
@@ -503,6 +532,15 @@ class TraceChecker:
         if record.what == "CancelNursery" and status is ONLINE:
             self.seen[record.module].troubled = self.trouble = True
             self.seen[record.module].must_leave = self.now
+
+    def expect_refusal(self, record: Record) -> None:
+        """A module that stops takes no work from others."""
+        asked, source = self.run.calls[record.token]
+        # What falls with something else waits for its turn to stop, and works until then.
+        if source[1] == record.module or self.has_crashed(record.module):
+            return
+        if isinstance(asked, StartWorker | RunWorker | CallGuarded | RunMicrotask):
+            self.refused.add(asked.func.name)
 
     def on_return(self, record: Record) -> None:
         for rules in self.rules:
@@ -546,11 +584,6 @@ class TraceChecker:
             self.fail(f"{call.what} was refused by {name}, which was online")
         if answer == "accepted" and status <= OFFLINE:
             self.fail(f"{call.what} was accepted by {name}, which was {status.name}")
-        outside = call.text.partition("/")[2].partition(" ")[0] != name
-        # What falls with something else waits for its turn to stop, and works until then.
-        stopping = status is STOPPING and not self.has_crashed(name)
-        if outside and call.what == "StartWorker" and answer == "accepted" and stopping:
-            self.fail(f"{name}, which is stopping, accepted work from outside")
 
     # ------------------------------------------------------------ the rest
 

@@ -133,6 +133,10 @@ class EventRules(Rules):
             self.by_module[hook.source].append(hook)
         return hook
 
+    def has_hooks(self, module: str) -> bool:
+        """Whether a module has hooks, which go on for a while when it stops."""
+        return any(hook.module == module for hook in self.by_module[module])
+
     # ------------------------------------------------------------ triggers
 
     def on_send(self, record: Record) -> None:

@@ -137,7 +137,8 @@ class RestartRules(Rules):
             return
         self.ended.add(name)
         history = self.known.get(name)
-        if history is not None and self.is_online(record.module) and record.text != "cancelled":
+        works = self.ground.seen[record.module].status >= ModuleStatus.STARTING
+        if history is not None and works and record.text != "cancelled":
             self.expect(history, record.text)
 
     def is_harmless(self, outcome: str) -> bool:
@@ -168,10 +169,8 @@ class RestartRules(Rules):
         """From when to when a restart comes after so many failures."""
         grown = failures if policy.growth == "linear" else 2 ** (failures - 1)
         delay = min(policy.initial * grown, policy.maximum)
-        spread = policy.initial * grown * policy.jitter
-        least = min(max(policy.initial * grown - spread, 0.0), policy.maximum)
-        most = min(delay + spread, policy.maximum)
-        return self.now + least, self.now + most
+        spread = delay * policy.jitter
+        return self.now + delay - spread, self.now + min(delay + spread, policy.maximum)
 
     def rest(self) -> None:
         if self.ground.shutdown_at is None and not self.meddled:

@@ -127,6 +127,7 @@ class TaskRules(Rules):
         self.passed: list[tuple[Known, float]] = []
         self.cancelled: set[str] = set()
         self.roomless_since: float | None = None
+        self.waiting_since: float | None = None
         self.time = self.entered
 
     # ------------------------------------------------------------ the line
@@ -236,7 +237,8 @@ class TaskRules(Rules):
         task.decided = task.token is not None
         if task.token is None and task.joined is None:
             task.interval = task.cron = None
-            self.resolve(task, "raised TaskCancelled")
+            if not task.vague:
+                self.resolve(task, "raised TaskCancelled")
 
     def repeat(self, task: Known, seconds: float) -> None:
         task.cron = None
@@ -336,13 +338,13 @@ class TaskRules(Rules):
             self.fail(f"two executions of the task {name} overlap")
         if task.cancelled:
             self.fail(f"the task {name} is executed though it was cancelled")
-        has_place = False  # as far as anybody knows
-        if not task.vague and self.ground.seen[task.module].status >= ModuleStatus.STARTING:
-            has_place = self.check_begin(task, int(rest.split()[1]))
         early = task.touched == self.now and task.joined is not None and task.joined < self.now
         if early or (task.joined is not None and self.is_just_due(task)):
             task.vague = True  # its time came as it began: before that, or after, for once more
-        self.roomless_since = None
+        has_place = False  # as far as anybody knows
+        if not task.vague and self.ground.seen[task.module].status >= ModuleStatus.STARTING:
+            has_place = self.check_begin(task, int(rest.split()[1]))
+        self.roomless_since = self.waiting_since = None
         self.leave_line(task)
         task.joined, task.decided = None, False
         task.token = record.token
@@ -375,8 +377,9 @@ class TaskRules(Rules):
 
     def check_room(self, task: Known) -> None:
         held = self.microtasks.held_before(self.now)
-        waited = self.roomless_since is not None and (
-            self.now >= self.roomless_since + ROOM_PATIENCE - EPSILON
+        # Whoever has waited for a place meanwhile may have waited for room before that.
+        waited = self.waiting_since is not None and (
+            self.now >= self.waiting_since + ROOM_PATIENCE - EPSILON
         )
         if held >= self.microtasks.top_limit and not waited:
             self.fail(f"the task {task.name} begins while microtasks hold {held} slots")
@@ -411,7 +414,7 @@ class TaskRules(Rules):
             self.try_again(task, execution)
         else:
             task.attempt = 1
-            self.resolve(task, self.result_of(execution, record.text), text=record.text)
+            self.resolve(task, self.result_of(execution, record.text))
         if task.cancelled or not works:
             return
         again, task.again = task.again, None
@@ -440,7 +443,7 @@ class TaskRules(Rules):
 
     # ------------------------------------------------------------ those who wait
 
-    def resolve(self, task: Known, result: str, text: str = "") -> None:
+    def resolve(self, task: Known, result: str) -> None:
         """Whoever waits for the task has a result now."""
         for waiter in self.waiters.values():
             if waiter.task is task and not waiter.result:
@@ -472,6 +475,8 @@ class TaskRules(Rules):
     def rest_at(self) -> None:
         """Nothing waits in the line that could be executed."""
         line = [task for task in self.high + self.low if not task.vague]
+        if self.waiting_since is None and (self.high or self.low):
+            self.waiting_since = self.time
         for task in line:
             if task.limit <= self.time + EPSILON:
                 self.fail(f"the task {task.name} is in the line for longer than {task.delay} s")

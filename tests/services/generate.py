@@ -89,6 +89,7 @@ class Maker(WorkMaker):
     """Makes up the parts of one service."""
 
     managed = False
+    flaky = False
 
     # functions
 
@@ -110,7 +111,7 @@ class Maker(WorkMaker):
     def restart(self, *, module: bool) -> RestartPlan:
         rng = self.rng
         return RestartPlan(
-            max_restarts=rng.choice((0, 1, 2, 3, None)),
+            max_restarts=rng.choice((0, 1, 2, 3, None) if module else (0, 1, 2, 3, None, None)),
             within=rng.choice((5.0, 300.0)),
             initial=rng.choice((0.25, 0.5, 1.0, 2.0)),
             growth=rng.choice(("linear", "exponential")),
@@ -141,6 +142,8 @@ class Maker(WorkMaker):
     def service(self, owner: str, stop_timeout: float, *, declared: bool) -> Service:
         on_return = self.maybe(0.2)
         func = self.endless("service", SERVICE_TROUBLE, owner)
+        if self.flaky and self.maybe(0.5):
+            func = self.often_failing(func)
         if self.maybe(0.15):
             func = attrs.evolve(func, acts=(*func.acts[:-1], self.act("return", delay=1.0)))
         may_wait = declared and func.acts[-1].ending == "forever"
@@ -151,6 +154,15 @@ class Maker(WorkMaker):
             grace=self.grace(stop_timeout),
             ready_after=self.short() if may_wait and self.maybe(0.25) else None,
         )
+
+    def often_failing(self, func: Func) -> Func:
+        """The same with some failures before, many of them at the same times."""
+        endings: tuple[Ending, ...] = ("raise", "raise", "raise", "group", "restart-now")
+        failing = [
+            self.act(self.rng.choice(endings), delay=self.rng.choice((0.5, 0.5, 1.0, 4.0)))
+            for _ in range(self.rng.choice((2, 3, 5)))
+        ]
+        return Func(func.name, (*failing, *func.acts))
 
     def periodic(self) -> Periodic:
         troubled = self.maybe(self.run_trouble)
@@ -319,9 +331,11 @@ class Maker(WorkMaker):
 
     def outside_call(self) -> Call:
         kind = self.rng.random()
-        if kind < 0.25:
+        if kind < 0.12:
+            return AwaitOnline(self.any_module(), self.patience())
+        if kind < 0.3:
             return RequestShutdown()
-        if kind < 0.35:
+        if kind < 0.4:
             return AwaitShutdown(self.rng.choice((1.0, 1000.0)))
         if kind < 0.6:
             return CancelBlock()
@@ -375,6 +389,7 @@ def generate(seed: int) -> ServicePlan:
     maker.tasks_rate = rng.choice((0.0, 0.5, 1.5))
     maker.events_rate = rng.choice((0.0, 0.5, 1.5))
     maker.microtasks = maker.maybe(0.5)
+    maker.flaky = maker.maybe(0.25)
     for phase in ("start_trouble", "run_trouble", "stop_trouble"):
         setattr(maker, phase, min(0.4, rng.choice(TROUBLES) / (size * FUNCTIONS_PER_PHASE)))
     maker.managed = maker.maybe(0.4)
@@ -394,8 +409,8 @@ def generate(seed: int) -> ServicePlan:
         prep=maker.lifecycle("app-prep", PREP_TROUBLE) if maker.maybe(0.15) else None,
         command=maker.lifecycle("command", PREP_TROUBLE) if maker.maybe(0.03) else None,
         managed=maker.managed,
-        max_concurrent_restarts=rng.choice((100, 100, 1, 2)),
-        restart_settle=rng.choice((0.1, 0.1, 1.0, 0.0)),
+        max_concurrent_restarts=rng.choice((1, 1, 2) if maker.maybe(0.5) else (100,)),
+        restart_settle=rng.choice((0.1, 0.1, 1.0, 1.0, 0.0)),
         max_concurrent_tasks=rng.choice((1, 1, 2, 3)),
         max_concurrent_microtasks=rng.choice((1, 1, 2, 3)),
         rounds=2 if maker.maybe(0.15) else 1,

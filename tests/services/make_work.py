@@ -163,9 +163,15 @@ class WorkMaker(Chance):
         if self.maybe(0.08):
             return [SetLimit("max_concurrent_tasks", self.rng.choice((1, 2, 3)))]
         orders = [self.order() for _ in range(self.rng.choice((1, 1, 2, 4, 6)))]
-        calls: list[Call] = [order for order in orders if order is not None]
-        if calls and self.maybe(0.4):
-            one = self.rng.choice([order for order in orders if order is not None])
+        found = [order for order in orders if order is not None]
+        calls: list[Call] = []
+        if found and self.maybe(0.3):
+            one = self.rng.choice(found)
+            delay = self.rng.choice((0.5, 1.0, 2.0))
+            calls.append(OrderTask(one.module, one.task, "max_delay", delay))
+        calls += found
+        if found and self.maybe(0.4):
+            one = self.rng.choice(found)
             calls.append(AwaitTask(one.module, one.task, self.patience()))
         return calls
 
