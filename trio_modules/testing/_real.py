@@ -24,7 +24,6 @@ _WAITS = {
 _CLOSELY, _RARELY = 2000, 16
 #: The task of Trio's that others wake from outside.
 _WAKER = "<TrioToken.run_sync_soon task>"
-_NOWHERE = "something outside of Trio"
 _OWN_PACKAGES = ("trio", "trio_modules")
 
 
@@ -49,10 +48,13 @@ class RealWork:
         self._own = _waiting_for_files()
         self.waker = next(task for task in all_tasks() if task.name == _WAKER)
 
-    def woke(self, task: trio.lowlevel.Task) -> None:
-        """*task* was scheduled from outside: by a thread, which is over before anybody asks."""
-        if not self.place:
-            self.place = _place_of(task) or _NOWHERE
+    def woke(self, task: trio.lowlevel.Task) -> bool:
+        """Whether *task*, which may have been woken from outside, waited for a thread.
+
+        Such a thread may be over before anybody asks what is found.
+        """
+        self.place = self.place or _place_of(task)
+        return bool(self.place)
 
     def found(self) -> bool:
         """Whether there is one, or was one before; to be asked when all is quiet."""
@@ -79,7 +81,8 @@ def _waiting_for_files() -> int:
 
 def _place() -> str:
     """Where the first such task waits."""
-    return next(filter(None, map(_place_of, all_tasks())), _NOWHERE)
+    places = map(_place_of, all_tasks())
+    return next(filter(None, places), "a file or a thread, in a task of Trio's own")
 
 
 def _place_of(task: trio.lowlevel.Task) -> str:

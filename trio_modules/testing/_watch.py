@@ -188,9 +188,7 @@ class Watch(trio.abc.Instrument):
         self, module: Module, kind: CallKind, name: str, async_fn: AnyAsyncFn, /
     ) -> AnyAsyncFn:
         """See `trio_modules.abc.Interceptor`."""
-        place = self._places.get(module.name)
-        if place is None or place.module is not module:
-            place = self._new_place(module)
+        place = self._place(module)
         if kind in _LIFECYCLE:
             return self._around_lifecycle(place, kind, name, async_fn)
 
@@ -209,6 +207,10 @@ class Watch(trio.abc.Instrument):
                 place.working -= 1
 
         return watched
+
+    def _place(self, module: Module) -> _Place:
+        place = self._places.get(module.name)
+        return place if place and place.module is module else self._new_place(module)
 
     def _new_place(self, module: Module) -> _Place:
         """Modules come and go while an app runs: make all places anew, and keep what they know."""
@@ -324,9 +326,8 @@ class Watch(trio.abc.Instrument):
             self._now_and_then(task)
 
     def _woken(self) -> None:
-        """Somebody outside of Trio has woken a task."""
-        if self._scheduled is not None:
-            self.real.woke(self._scheduled)
+        """Somebody outside of Trio has woken a task, most likely the one scheduled last."""
+        if self._scheduled is not None and self.real.woke(self._scheduled):
             self.stop.cancel(reason="the service does real work")
 
     def _now_and_then(self, task: trio.lowlevel.Task) -> None:
@@ -395,10 +396,8 @@ class Watch(trio.abc.Instrument):
             if change.after is ModuleStatus.DEAD and change.before is _OFFLINE:
                 continue  # it has run before: in this process, not in this simulation
             self.note(change.module, "status", change.after.name)
-            place = self._places.get(change.module)
-            if place is None and change.module in self._app:
-                place = self._new_place(self._app[change.module])
-            if place is not None:
+            if change.module in self._app:
+                place = self._place(self._app[change.module])
                 self._status_changed(place, change)
                 places.append(place)
         for place in places:
@@ -494,7 +493,7 @@ class Watch(trio.abc.Instrument):
         """After a calm of *within* seconds all that is wanted is online, or meant to stay away."""
         for name, info in self._app.status().modules.items():
             is_away = info.wanted and info.status is not _ONLINE
-            if is_away and not self._gave_up(self._places[name], within):
+            if is_away and not self._gave_up(self._place(self._app[name]), within):
                 text = f"module {name!r} has not recovered: it is {info.status.name}"
                 self.violation(name, "recovery", text)
 
@@ -508,4 +507,4 @@ class Watch(trio.abc.Instrument):
         rests = trio.current_time() - place.since >= within
         if rests and f"{place.name}:crashed" in place.module.failures:
             return True
-        return any(self._gave_up(self._places[other.name], within) for other in place.needs)
+        return any(self._gave_up(self._place(other), within) for other in place.needs)
