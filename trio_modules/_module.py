@@ -142,9 +142,7 @@ class Task(BaseTask):
 
     Attributes:
         name: for logs and reports.
-        attempt: 1, or how often it was tried when it asks for `Retry`.
         runs: how many executions have ended, in whatever way.
-        last_error: the exception that the last failed execution ended with.
     """
 
     __slots__ = ()
