@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,10 @@ from lifecycle_helpers import Trace, raising, stubborn
 from process_helpers import Output, python, run_python
 from trio.testing import assert_checkpoints
 
-from trio_modules import App, CleanExit, Module, run, serve
+from trio_modules import App, CleanExit, Module, StartError, run, serve
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -1070,3 +1074,35 @@ def test_times_that_make_no_sense_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         run(App(prep=raising(SystemExit(3))), **options)
     assert repr(value) in str(caught.value)
+
+
+async def test_a_nursery_starts_what_is_served(autojump_clock: MockClock) -> None:
+    """nursery.start returns the app when all of it is online."""
+    m = Module("m", start=partial(trio.sleep, 3))
+    async with trio.open_nursery() as nursery:
+        app = await nursery.start(partial(serve, App(m), signals=False))
+        assert (trio.current_time(), m.online, app["m"]) == (3, True, m)
+        app.request_shutdown("seen enough")
+
+
+async def test_a_nursery_is_told_of_a_failed_start(autojump_clock: MockClock) -> None:
+    """nursery.start raises the StartError; without it that ends in the exit code alone."""
+    m = Module("m", start=raising(OSError("no port")))
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve, App(m), signals=False))
+    (error,) = caught.value.exceptions
+    assert isinstance(error, StartError)
+    assert (error.module, repr(error.__cause__)) == ("m", "OSError('no port')")
+    assert await serve(App(m), signals=False) == 1
+
+
+async def test_what_is_served_says_when_it_starts_and_why_it_goes(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """the log has one line for each, for those who want to know much."""
+    caplog.set_level("DEBUG", "trio_modules")
+    async with trio.open_nursery() as nursery:
+        app = await nursery.start(partial(serve, App(Module("m"), name="hub"), signals=False))
+        app.request_shutdown("seen enough")
+    assert caplog.messages == ["app hub has started", "app hub is shutting down: seen enough"]

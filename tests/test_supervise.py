@@ -246,3 +246,16 @@ async def test_other_base_exceptions_pass(error: BaseException) -> None:
         await supervise(script.run)
     assert caught.value is error
     assert len(script.begun) == 1
+
+
+async def test_a_policy_that_is_none(autojump_clock: MockClock) -> None:
+    """what isn't a Restart is refused before the function runs."""
+    ran = False
+
+    async def run() -> None:
+        nonlocal ran
+        ran = True
+
+    with pytest.raises(TypeError, match=r"restart must be a Restart, got Backoff\("):
+        await supervise(run, restart=Backoff())  # type: ignore[arg-type]
+    assert not ran

@@ -10,7 +10,7 @@ import attrs
 
 from trio_modules._util import check_count, check_seconds
 
-__all__ = ["Backoff", "Restart", "RestartTracker"]
+__all__ = ["Backoff", "Restart", "RestartTracker", "checked_policy"]
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[float], value: object) -> None:
@@ -109,6 +109,14 @@ class Restart:
     exhausted: Literal["shutdown", "offline"] = attrs.field(
         default="shutdown", validator=_exhausted
     )
+
+
+def checked_policy(restart: object) -> Restart:
+    """*restart*, a policy without limit in the place of None, or say what else it is."""
+    policy = Restart() if restart is None else restart
+    if not isinstance(policy, Restart):
+        raise TypeError(f"restart must be a Restart, got {restart!r}")
+    return policy
 
 
 class RestartTracker:

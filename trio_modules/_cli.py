@@ -87,6 +87,11 @@ class Command:
     log_level: str = "info"
 
 
+def is_own(name: str) -> bool:
+    """Whether this room has a command of that name."""
+    return any(command.name == name for command in _COMMANDS)
+
+
 def main(argv: Sequence[str] | None = None, more: Sequence[Command] = ()) -> int:
     """Run the command line and return the exit code.
 

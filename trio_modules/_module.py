@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, cast, ov
 import attrs
 import trio
 
-from trio_modules._backoff import Backoff, Restart
+from trio_modules._backoff import Backoff, Restart, checked_policy
 from trio_modules._context import current_owner
 from trio_modules._elsewhere import check_portable, check_sync, in_thread
 from trio_modules._events import BaseEvent, EventModule, Outlet, Overflow, data_types
@@ -1465,9 +1465,7 @@ def _label(name: str | None, fn: object) -> str:
 
 
 def _policy(restart: Restart | None, backoff: float | Backoff | None) -> Restart:
-    policy = Restart() if restart is None else restart
-    if not isinstance(policy, Restart):
-        raise TypeError(f"restart must be a Restart, got {restart!r}")
+    policy = checked_policy(restart)
     if backoff is None:
         return policy
     if not isinstance(backoff, Backoff):

@@ -20,6 +20,7 @@ from typing import TypeAlias
 import trio
 
 from trio_modules._app import App
+from trio_modules._exceptions import StartError
 from trio_modules._reporting import take_apart
 from trio_modules._util import callable_name, check_async, check_call, check_seconds
 
@@ -70,7 +71,7 @@ def run(
     options = _Options(drain_delay, shutdown_timeout, reload)
 
     async def main() -> int:
-        return await _serve(app, True, options)
+        return await _serve(app, True, options, trio.TASK_STATUS_IGNORED)
 
     return trio.run(main)
 
@@ -82,8 +83,12 @@ async def serve(
     drain_delay: float = 0,
     shutdown_timeout: float = 180,
     reload: Callable[[], Awaitable[object]] | None = None,
+    task_status: trio.TaskStatus[App] = trio.TASK_STATUS_IGNORED,
 ) -> int:
     """The same as `run`, inside of a ``trio.run`` of yours (ours).
+
+    ``await nursery.start(serve, app)`` returns the app when it has started; what else begins in
+    the nursery waits for that, or ends with a failed start.
 
     Args:
         app: the app, or a function that returns it.
@@ -91,17 +96,20 @@ async def serve(
         drain_delay: as for `run`.
         shutdown_timeout: as for `run`, on Trio's clock.
         reload: as for `run`.
+        task_status: what ``nursery.start`` gives.
 
     Returns:
         the exit code, as for `run`.
 
     Raises:
+        StartError: if the start fails, and a ``nursery.start`` waits for it.
         RuntimeError: if signals are to be handled outside of the main thread.
         BaseException: what is no `Exception`, `SystemExit` aside.
 
     Cancelled, it shuts the app down in order, then raises `trio.Cancelled`.
     """
-    return await _serve(app, signals, _Options(drain_delay, shutdown_timeout, reload))
+    options = _Options(drain_delay, shutdown_timeout, reload)
+    return await _serve(app, signals, options, task_status)
 
 
 class _Options:
@@ -121,7 +129,9 @@ class _Options:
             check_call(reload, (), "reload")
 
 
-async def _serve(app: AppOrFactory, signals: bool, options: _Options) -> int:
+async def _serve(
+    app: AppOrFactory, signals: bool, options: _Options, task_status: trio.TaskStatus[App]
+) -> int:
     if signals and threading.current_thread() is not threading.main_thread():
         raise RuntimeError("signals=True needs the main thread; use signals=False elsewhere")
     ready_app = await _made(app)
@@ -132,12 +142,14 @@ async def _serve(app: AppOrFactory, signals: bool, options: _Options) -> int:
         nursery.start_soon(program.watch_shutdown, name="shutdown watch")
         with program.handlers(signals):
             try:
-                await program.live()
+                await program.live(task_status)
             except BaseException as exc:
                 leaving = exc
         program.over()
         nursery.cancel_scope.cancel(reason="the app has stopped")
     if leaving is not None:
+        if isinstance(leaving, StartError) and task_status is not trio.TASK_STATUS_IGNORED:
+            raise leaving
         code = _code_of(leaving)
     return code if ready_app.exit_code is None else ready_app.exit_code
 
@@ -192,9 +204,12 @@ class _Program:
         self._real_time = type(clock).__name__ == "SystemClock"
         self._thread = threading.get_ident()
 
-    async def live(self) -> None:
+    async def live(self, task_status: trio.TaskStatus[App]) -> None:
         """Enter the block and stay in it until the shutdown cancels it."""
-        async with self._app:
+        async with self._app as app:
+            if app.started.is_set():
+                _logger.debug("app %s has started", app.name)
+                task_status.started(app)
             await trio.sleep_forever()
 
     def over(self) -> None:
@@ -287,6 +302,7 @@ class _Program:
     async def watch_shutdown(self) -> None:
         """From the moment the shutdown begins, see that it ends."""
         await self._app.shutting_down.wait()
+        _logger.debug("app %s is shutting down: %s", self._app.name, self._app.shutdown_reason)
         if self._real_time:
             self._watch(0.0)
         else:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
-from trio_modules._backoff import Restart, RestartTracker
+from trio_modules._backoff import Restart, RestartTracker, checked_policy
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
 from trio_modules._exceptions import shown
@@ -510,7 +510,7 @@ async def supervise(
     """
     check_async(async_fn, "supervise")
     check_call(async_fn, args, "supervise")
-    tracker = RestartTracker(restart or Restart())
+    tracker = RestartTracker(checked_policy(restart))
     chance = rng or random.Random()
     while True:
         began = trio.current_time()
