@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import trio_modules
+import trio_modules.testing
 from trio_modules import abc
 
 if TYPE_CHECKING:
@@ -265,3 +267,19 @@ def test_the_reference_has_every_public_name() -> None:
 def test_types_reach_the_users() -> None:
     """the package ships the marker that makes type checkers read it."""
     assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize(
+    "face", [trio_modules, trio_modules.testing], ids=lambda face: face.__name__
+)
+def test_exceptions_show_where_they_are_imported_from(face: ModuleType) -> None:
+    """a traceback names an exception of the face as its users do, and it can be pickled so."""
+    exceptions = [
+        each
+        for each in vars(face).values()
+        if isinstance(each, type) and issubclass(each, BaseException)
+    ]
+    assert exceptions
+    for each in exceptions:
+        assert f"{each.__module__}.{each.__qualname__}" == f"{face.__name__}.{each.__name__}"
+        assert pickle.loads(pickle.dumps(each)) is each

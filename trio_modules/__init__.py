@@ -29,6 +29,7 @@ from trio_modules._services import ServiceWorker, supervise
 from trio_modules._slots import Priority
 from trio_modules._status import AppStatus, Change, ModuleStatus
 from trio_modules._tasks import Retry
+from trio_modules._util import name_exceptions as _name_exceptions
 
 __all__ = [
     "App",
@@ -69,3 +70,5 @@ __all__ = [
     "serve",
     "supervise",
 ]
+
+_name_exceptions(globals())

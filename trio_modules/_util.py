@@ -26,6 +26,7 @@ __all__ = [
     "check_names",
     "check_seconds",
     "make_coroutine",
+    "name_exceptions",
     "takes_keyword",
 ]
 
@@ -183,3 +184,12 @@ def check_names(name: str, value: object) -> tuple[object, ...]:
     if not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list of modules or their names, got {value!r}")
     return tuple(value)
+
+
+def name_exceptions(namespace: dict[str, object]) -> None:
+    """Let tracebacks call the exceptions of a face by the name from which they are imported."""
+    face = str(namespace["__name__"])
+    for each in namespace.values():
+        is_exception = isinstance(each, type) and issubclass(each, BaseException)
+        if is_exception and each.__module__.startswith(f"{face}."):
+            each.__module__ = face

@@ -7,6 +7,7 @@ scheduling and seeded faults, and checks that it keeps the promises of the frame
 
 from __future__ import annotations
 
+from trio_modules._util import name_exceptions as _name_exceptions
 from trio_modules.testing._collecting import MissingReports, Reports, UnexpectedReports
 from trio_modules.testing._fakes import FakeModule, fake
 from trio_modules.testing._faults import (
@@ -78,3 +79,5 @@ __all__ = [
     "targets_of",
     "wait_for_status",
 ]
+
+_name_exceptions(globals())
