@@ -18,6 +18,7 @@ from trio_modules import GraphError, ModuleStatus, Overflow, RestartModule
 
 __all__ = ["EventRules"]
 
+LONGEST_RETRY = 2.0
 ENDLESS = 100  # a buffer that no service here fills
 REFUSED = ("full", "offline", "deadlock", "unknown")
 MAY_REFUSE = frozenset({"hook", "prep", "start", "stop", "enter", "exit", "service", "span"})
@@ -51,6 +52,10 @@ class Hook:
         failed: what it is to be given again, as it was.
         again: what it may be given again, in whatever parts.
         last: the latest call of a trigger whose data it has begun with.
+        failed_at: when the last of that failed.
+        asked: what it had when it asked for a restart of its module.
+        owed: what it has to begin with when its module is back from a crash.
+        draining: what it has to begin with before its module stops.
         idle: since which record its buffer is known to have been empty, None if it isn't.
         first, newest: what came since then.
     """
@@ -69,6 +74,10 @@ class Hook:
     failed: list[tuple[int, ...]] = attrs.field(factory=list)
     again: set[int] = attrs.field(factory=set)
     last: int = -1
+    failed_at: float = 0.0
+    asked: tuple[int, ...] = ()
+    owed: dict[int, None] = attrs.field(factory=dict)
+    draining: set[int] = attrs.field(factory=set)
     idle: int | None = None
     first: int | None = None
     newest: int | None = None
@@ -80,6 +89,20 @@ class Hook:
     @property
     def is_busy(self) -> bool:
         return len(self.open) + len(self.failed) >= self.plan.concurrency
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether it drops nothing while it is open."""
+        return self.plan.overflow is Overflow.WAIT or self.plan.buffer >= ENDLESS
+
+    def leave_online(self) -> None:
+        """Its module leaves ONLINE: it drains, or comes back later with what it has."""
+        if self.keeps_all and self.may_begin:
+            self.owed.update(self.pending)
+            self.draining = set(self.pending) if self.plan.retry is None else set()
+        for serials in (*self.failed, self.asked):
+            self.owed.update(dict.fromkeys(serials))
+        self.asked = ()
 
     def new_life(self) -> None:
         self.since = None
@@ -208,8 +231,12 @@ class EventRules(Rules):
             if hook.module == name:
                 if after is ModuleStatus.STARTING:
                     hook.may_begin = False
+                if before is ModuleStatus.ONLINE:
+                    hook.leave_online()
                 if after is not ModuleStatus.ONLINE:
                     hook.new_life()
+                if after is ModuleStatus.OFFLINE:
+                    hook.draining.clear()
                 if after is ModuleStatus.OFFLINE and hook.passes:
                     hook.declared = False
             if after is ModuleStatus.ONLINE and hook.declared:
@@ -233,6 +260,8 @@ class EventRules(Rules):
         elif hook.failed and hook.plan.concurrency == 1:
             self.fail(f"{name} is given {serials} before it has handled {hook.failed}")
         self.check_order(hook, fresh)
+        for serial in serials:
+            hook.owed.pop(serial, None)
         hook.open[record.token] = serials
 
     def check_place(self, hook: Hook) -> None:
@@ -248,9 +277,7 @@ class EventRules(Rules):
         draining = module.status is ModuleStatus.STOPPING
         if not draining or self.ground.has_crashed(hook.module):
             return
-        timeout = module.plan.stop_timeout
-        timeout = self.ground.plan.stop_timeout if timeout is None else timeout
-        if self.now > module.since + timeout / 2 + EPSILON:
+        if self.now > module.since + self.half_time(hook) + EPSILON:
             self.fail(f"{name} begins after half of the time that its module has to stop")
 
     def check_again(self, hook: Hook, serials: tuple[int, ...]) -> None:
@@ -273,6 +300,7 @@ class EventRules(Rules):
             hook.last = max(hook.last, datum.called)
             hook.begun.add(serial)
             hook.pending.pop(serial, None)
+            hook.draining.discard(serial)
 
     def on_end(self, record: Record, text: str) -> None:
         if record.what != "hook":
@@ -283,16 +311,22 @@ class EventRules(Rules):
             return
         if record.text == "cancelled" or hook.since is None or self.ground.may_hurry:
             hook.again.update(serials)
+            if record.text == "cancelled":
+                hook.owed.update(dict.fromkeys(serials))
         else:
             self.fails_with(hook, serials, record.text)
 
     def fails_with(self, hook: Hook, serials: tuple[int, ...], text: str) -> None:
         numbers = serials_of(text)
         raised = [made for made in self.ground.run.made.values() if made.serial in numbers]
-        if any(made.label == "control" or isinstance(made.exc, RestartModule) for made in raised):
+        if any(made.label == "control" for made in raised):
             hook.again.update(serials)
+        elif any(isinstance(made.exc, RestartModule) for made in raised):
+            hook.again.update(serials)
+            hook.asked = serials
         else:
             hook.failed.append(serials)
+            hook.failed_at = self.now
 
     # ------------------------------------------------------------ subscriptions
 
@@ -325,6 +359,10 @@ class EventRules(Rules):
 
     def rest(self) -> None:
         for name, hook in self.hooks.items():
+            if hook.draining:
+                self.check_drains(name, hook)
+            if hook.failed or hook.owed:
+                self.check_owed(name, hook)
             if hook.newest is not None or hook.pending or hook.idle is None:
                 self.check_idle(name, hook)
         for datum in self.waiting.values():
@@ -338,8 +376,7 @@ class EventRules(Rules):
         if not self.works(hook) or hook.is_busy:
             return
         overflow = hook.plan.overflow
-        exact = overflow is Overflow.WAIT or hook.plan.buffer >= ENDLESS
-        if hook.pending and exact:
+        if hook.pending and hook.keeps_all:
             self.fail(f"the hook {name} does nothing though {list(hook.pending)} waits for it")
         if overflow is Overflow.DROP_OLDEST and hook.newest in hook.pending:
             self.fail(f"the hook {name} dropped {hook.newest}, which was the newest")
@@ -347,6 +384,40 @@ class EventRules(Rules):
             self.fail(f"the hook {name} dropped {hook.first}, though it was idle")
         hook.idle, hook.first, hook.newest = self.ground.number, None, None
         hook.pending.clear()
+
+    def check_drains(self, name: str, hook: Hook) -> None:
+        """At shutdown a hook goes on for half of the time, if it has something left."""
+        module = self.ground.seen[hook.module]
+        shutdown = self.ground.shutdown_at
+        in_order = shutdown is not None and shutdown <= module.since
+        half = self.half_time(hook)
+        if (
+            not in_order
+            or self.ground.may_hurry
+            or hook.is_busy
+            or self.ground.has_crashed(hook.module)
+        ):
+            return
+        if module.status is ModuleStatus.STOPPING and self.now < module.since + half - EPSILON:
+            self.fail(f"the hook {name} doesn't go on, though {sorted(hook.draining)} is left")
+            hook.draining.clear()
+
+    def half_time(self, hook: Hook) -> float:
+        timeout = self.ground.seen[hook.module].plan.stop_timeout
+        return (self.ground.plan.stop_timeout if timeout is None else timeout) / 2
+
+    def check_owed(self, name: str, hook: Hook) -> None:
+        """What failed is given again soon, and what waited for a restart is still there then."""
+        if self.ground.changed or self.ground.shutdown_at is not None:
+            hook.owed.clear()  # it may have stopped for good meanwhile
+        if not self.works(hook) or hook.open:
+            return
+        if hook.failed and self.now > hook.failed_at + LONGEST_RETRY + EPSILON:
+            self.fail(f"the hook {name} isn't given {hook.failed} again")
+            hook.failed.clear()
+        if hook.owed and not hook.is_busy:
+            self.fail(f"the hook {name} has lost {list(hook.owed)} in a restart")
+            hook.owed.clear()
 
     def check_waits(self, datum: Datum) -> None:
         """A trigger waits for a hook that is busy, or that can't begin yet."""

@@ -344,7 +344,9 @@ class TaskRules(Rules):
         has_place = False  # as far as anybody knows
         if not task.vague and self.ground.seen[task.module].status >= ModuleStatus.STARTING:
             has_place = self.check_begin(task, int(rest.split()[1]))
-        self.roomless_since = self.waiting_since = None
+        self.roomless_since = None
+        if has_place:
+            self.waiting_since = None
         self.leave_line(task)
         task.joined, task.decided = None, False
         task.token = record.token

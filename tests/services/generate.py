@@ -202,6 +202,9 @@ class Maker(WorkMaker):
         stop_timeout = self.rng.choice((None, None, 2.0, 6.0, 8.0, 16.0))
         # A service whose app stops sooner than in its own time has a grace period too long.
         grace_base = 8.0 if stop_timeout is None else stop_timeout
+        restart = self.restart(module=True)
+        # What may be restarted for ever must be able to start.
+        start_timeout = 30.0 if restart.max_restarts is None else self.rng.choice((None, 3.0, 6.0))
         plan = ModulePlan(
             name=name,
             depends_on=depends_on,
@@ -222,9 +225,9 @@ class Maker(WorkMaker):
             tasks=self.own_tasks(name),
             events=self.own_events() if name not in self.names else self.events_of(name),
             hooks=self.own_hooks(name),
-            start_timeout=self.rng.choice((None, None, 3.0, 6.0)),
+            start_timeout=start_timeout,
             stop_timeout=stop_timeout,
-            restart=self.restart(module=True),
+            restart=restart,
             enabled=self.managed and self.maybe(0.4),
         )
         self.plans[name] = plan

@@ -96,11 +96,14 @@ class WorkMaker(Chance):
         func = self.brief("job", WORKER_TROUBLE, call, delays)
         if not self.maybe(0.2):
             return func
-        again = attrs.evolve(
-            self.act("retry", delay=self.rng.choice((0.0, 0.5))),
-            retry_after=self.rng.choice((0.0, 0.5, 1.0, 3.0)),
-        )
-        return Func(func.name, (*func.acts[:-1], again, func.acts[-1]))
+        again = [
+            attrs.evolve(
+                self.act("retry", delay=self.rng.choice((0.0, 0.5))),
+                retry_after=self.rng.choice((0.0, 0.5, 1.0, 3.0)),
+            )
+            for _ in range(self.rng.choice((1, 1, 2, 3)))
+        ]
+        return Func(func.name, (*func.acts[:-1], *again, func.acts[-1]))
 
     def own_events(self) -> tuple[str, ...]:
         if not self.events_rate:
@@ -198,8 +201,9 @@ class WorkMaker(Chance):
         module = self.any_module()
         return [self.microtask(module) for _ in range(self.rng.choice((1, 2, 3, 5, 8)))]
 
-    def microtask(self, module: str) -> RunMicrotask:
+    def microtask(self, module: str, *, nested: bool = False) -> RunMicrotask:
         rng = self.rng
+        inner = self.microtask(module, nested=True) if not nested and self.maybe(0.15) else None
         ways: tuple[Literal["run", "start", "slot"], ...] = ("run", "run", "start", "start", "slot")
         way = rng.choice(ways)
         # Whatever an exception does to somebody else's code, a slot in it raises none.
@@ -207,7 +211,7 @@ class WorkMaker(Chance):
         delays = (0.0, 5.0, 40.0) if self.lasting else (0.0, 0.25, 0.5, 1.0, 1.0, 2.0, 4.0)
         return RunMicrotask(
             module,
-            self.brief("micro", troubles, delays=delays),
+            self.brief("micro", troubles, inner, delays),
             way,
             rng.choice((Priority.HIGH, Priority.MEDIUM, Priority.MEDIUM, Priority.LOW)),
             max_delay=rng.choice((None, None, None, 0.0, 0.5, 2.0)),

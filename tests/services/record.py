@@ -336,7 +336,7 @@ class Recorder:
         status = self.app.status()
         for name, info in status.modules.items():
             for hook in info.hooks:
-                self.run.hooks[hook.name] = Figures(hook.delivered, hook.dropped)
+                self.run.hooks[f"{name}/{hook.name}"] = Figures(hook.delivered, hook.dropped)
                 if hook.backlog or hook.handling:
                     self.add("wrong", text=f"hook {hook} of {name} is left after the block")
             for event in self.modules[name].events.values():
