@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -27,7 +26,8 @@ from benchmarks import (
     stop_workers,
     tasks,
 )
-from benchmarks.measuring import QUICK_PART, Result, Work, measure
+from benchmarks.measuring import QUICK_PART, SCALES, Result, Work, measure
+from benchmarks.page import write
 from benchmarks.peering import Team, team
 from benchmarks.picture import ratios_picture
 from benchmarks.stopwatch import use_the_wall
@@ -45,7 +45,6 @@ WORKS: tuple[Work, ...] = (
     *events.WORKS,
     hub.WORK,
 )
-SCALES = {"µs": 1e6, "B": 1.0}
 ROW = "{:<22} {:>12} {:>12} {:>7} {:>7} {:>13}  {}"
 
 
@@ -61,7 +60,7 @@ def main() -> None:
         results = run(options, peers)
         record = recorded(results, peers, options)
     if options.output:
-        write(record, options.output)
+        write(options.output, "results", record, ratios_picture(record))
 
 
 def under(name: str) -> str:
@@ -163,13 +162,6 @@ def recorded_work(result: Result) -> dict[str, Any]:
         },
         "failed": result.failed,
     }
-
-
-def write(record: dict[str, Any], directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    (directory / "results.json").write_text(text + "\n", encoding="utf-8")
-    (directory / "results.svg").write_text(ratios_picture(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

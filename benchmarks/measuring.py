@@ -18,6 +18,8 @@ REPETITIONS = 5
 ITEMS = 10_000
 # The quick variant shows that everything runs; its figures say little.
 QUICK_PART = 10
+# What is measured, seconds or bytes, times this is in the unit that is shown.
+SCALES = {"µs": 1e6, "B": 1.0}
 
 # Does the work for so many items and returns what one of them cost.
 Measure = Callable[[int], Awaitable[float]]
@@ -76,9 +78,9 @@ def measure(
     """Measure a part of the work; a peer that fails once takes part no more."""
     kind, size = work.kind or work.name, work.size // part
     sizes = {"ours": size, "floor": (work.floor_size or work.size) // part}
-    runs = {
-        "ours": partial(_run, work, work.ours, frozen=frozen),
-        "floor": partial(_run, work, work.floor, frozen=frozen),
+    runs: dict[str, Callable[[int, int], float]] = {
+        "ours": partial(_mean, work, work.ours, frozen=frozen),
+        "floor": partial(_mean, work, work.floor, frozen=frozen),
     }
     for peer in peers:
         sizes[peer.name] = peer.size(kind, size)
@@ -88,19 +90,20 @@ def measure(
     # The first of each fills caches and is thrown away.
     for _ in range(1 + (work.repetitions if part == 1 else 1)):
         for name in list(runs):
+            times = max(1, work.items // part // sizes[name])
             try:
-                costs[name].append(_mean(runs[name], sizes[name], work.items // part))
+                costs[name].append(runs[name](sizes[name], times))
             except PeerFailed as failure:
                 failed[name] = str(failure)
                 del runs[name], costs[name]
     return Result(work, {name: each[1:] for name, each in costs.items()}, sizes, failed)
 
 
-def _mean(run: Callable[[int], float], size: int, items: int) -> float:
-    return statistics.fmean(run(size) for _ in range(max(1, items // size)))
-
-
-def _run(work: Work, cost: Measure, size: int, *, frozen: bool) -> float:
-    clock = MockClock(autojump_threshold=0) if work.mock_clock else None
+def _mean(work: Work, cost: Measure, size: int, times: int, *, frozen: bool) -> float:
     with fair_round(frozen=frozen):
-        return trio.run(cost, size, clock=clock)
+        return statistics.fmean(_run(work, cost, size) for _ in range(times))
+
+
+def _run(work: Work, cost: Measure, size: int) -> float:
+    clock = MockClock(autojump_threshold=0) if work.mock_clock else None
+    return trio.run(cost, size, clock=clock)

@@ -16,10 +16,21 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 SCALING = HERE / "scaling.json"
 COUNTS = HERE / "counts.json"
+# A curve that grows by no more than this is flat.
+FLAT = 1.5
 
 
 def load(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(directory: Path, name: str, record: Record, picture: str) -> None:
+    """Write the figures and their picture, and say where."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    (directory / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    (directory / f"{name}.svg").write_text(picture, encoding="utf-8")
+    print(f"written: {directory / name}.json and .svg")
 
 
 def table(head: list[str], rows: list[list[str]], *, numbers_from: int = 1) -> str:
@@ -32,8 +43,9 @@ def circumstances(record: Record) -> str:
     """Return one sentence on where and how the figures were measured."""
     peers = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
     clock = "CPU time" if record["clock"] == "processor" else "wall-clock time"
+    quick = ", once and at a tenth of the sizes," if record["quick"] else ""
     return (
-        f"Measured as {clock} with Python {record['python']} and Trio {record['trio']} on"
+        f"Measured as {clock}{quick} with Python {record['python']} and Trio {record['trio']} on"
         f" {record['machine']}, beside {peers or 'no peers'}."
     )
 
@@ -100,9 +112,6 @@ def scaling_table(record: Record) -> str:
             "yes" if ours <= FLAT else "no",
         ])  # fmt: skip
     return table(head, rows)
-
-
-FLAT = 1.5
 
 
 def growth(values: list[float]) -> float:

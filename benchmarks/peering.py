@@ -103,13 +103,13 @@ class Process:
         )
         self.greeting = self._answer()
 
-    def ask(self, work: str, size: int) -> float:
-        """Let the peer do the work once, and return the cost per item."""
+    def ask(self, *question: object) -> float:
+        """Let the peer do a work of a size so many times, and return the mean cost per item."""
         if self._process is None:
             self.start()
         assert self._process is not None
         assert self._process.stdin is not None
-        print(json.dumps([work, size]), file=self._process.stdin, flush=True)
+        print(json.dumps(question), file=self._process.stdin, flush=True)
         return float(self._answer())
 
     def _answer(self) -> Any:
@@ -147,8 +147,8 @@ class Contestant:
         """Return how many items it handles where others handle *size*."""
         return min(size, self.works[work] or size)
 
-    def cost(self, work: str, size: int) -> float:
-        return self._process.ask(work, size)
+    def cost(self, work: str, size: int, times: int) -> float:
+        return self._process.ask(work, size, times)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def ratios(record: Record, work: Record) -> dict[str, float]:
 
 
 def document(height: float, parts: Iterable[str]) -> str:
-    size = f"width='{WIDTH}' height='{height:g}' viewBox='0 0 {WIDTH} {height:g}'"
+    size = f"viewBox='0 0 {WIDTH} {height:g}' style='max-width: {WIDTH}px; width: 100%'"
     background = f"<rect width='{WIDTH}' height='{height:g}' fill='white'/>"
     lines = [f"<svg xmlns='http://www.w3.org/2000/svg' {size} {FONT}>", background, *parts]
     return "\n".join([*lines, "</svg>"]) + "\n"

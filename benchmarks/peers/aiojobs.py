@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiojobs import Scheduler
 
 from benchmarks.memory import traced
-from benchmarks.peers.counting import Countdown, let_all_begin, sleep_forever
+from benchmarks.peers.counting import Countdown, let_all_begin, run, sleep_forever
 from benchmarks.peers.serving import Measure, PeerWork, serve
 from benchmarks.stopwatch import clock
 
@@ -79,4 +78,4 @@ WORKS = {
 }
 
 if __name__ == "__main__":
-    serve(WORKS, lambda measure, size: asyncio.run(measure(size)), "aiojobs")
+    serve(WORKS, run, "aiojobs")

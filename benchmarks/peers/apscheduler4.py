@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from apscheduler import AsyncScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from benchmarks.peers.counting import Countdown
+from benchmarks.peers.counting import Countdown, run
 from benchmarks.peers.serving import Measure, PeerWork, serve
 from benchmarks.stopwatch import clock
 
@@ -63,4 +62,4 @@ WORKS = {
 
 if __name__ == "__main__":
     logging.disable()
-    serve(WORKS, lambda measure, size: asyncio.run(measure(size)), "apscheduler")
+    serve(WORKS, run, "apscheduler")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from asphalt.core import Component, ContainerComponent, Context, Event, Signal
 
 from benchmarks.graphs import Graph, random_graph, shuffled_nodes
 from benchmarks.memory import traced
-from benchmarks.peers.counting import Countdown, let_all_begin
+from benchmarks.peers.counting import Countdown, let_all_begin, run
 from benchmarks.peers.serving import Measure, PeerWork, serve
 from benchmarks.stopwatch import clock
 
@@ -121,11 +121,11 @@ def awaited(hooks: int) -> Measure:
     return measure
 
 
-def listener(countdown: Countdown) -> Measure:
-    async def take(_: object) -> None:
+def listener(countdown: Countdown) -> Callable[[Number], Awaitable[None]]:
+    async def take(_: Number) -> None:
         countdown.count()
 
-    return take  # type: ignore[return-value]
+    return take
 
 
 WORKS = {
@@ -140,4 +140,4 @@ WORKS = {
 }
 
 if __name__ == "__main__":
-    serve(WORKS, lambda measure, size: asyncio.run(measure(size)), "asphalt")
+    serve(WORKS, run, "asphalt")

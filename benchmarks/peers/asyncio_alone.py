@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.graphs import random_graph
 from benchmarks.memory import traced
-from benchmarks.peers.counting import Countdown, Outage, let_all_begin, sleep_forever
+from benchmarks.peers.counting import Countdown, Outage, let_all_begin, run, sleep_forever
 from benchmarks.peers.serving import Measure, PeerWork, serve
 from benchmarks.stopwatch import clock
 
@@ -137,13 +137,13 @@ def limited(job_of: Callable[[Countdown], Job]) -> Measure:
         semaphore = asyncio.Semaphore(SLOTS)
         job = job_of(Countdown(size))
 
-        async def run(count: int) -> None:
+        async def share(count: int) -> None:
             for _ in range(count):
                 async with semaphore:
                     await job()
 
         began = clock()
-        await asyncio.gather(*(run(size // SLOTS) for _ in range(SLOTS)))
+        await asyncio.gather(*(share(size // SLOTS) for _ in range(SLOTS)))
         return (clock() - began) / size
 
     return measure
@@ -214,4 +214,4 @@ WORKS = {
 }
 
 if __name__ == "__main__":
-    serve(WORKS, lambda measure, size: asyncio.run(measure(size)))
+    serve(WORKS, run)

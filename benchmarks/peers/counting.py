@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from benchmarks.peers.serving import Measure
+
 
 class Countdown:
     """Work that counts how often it is done, and says when that is often enough."""
@@ -54,3 +56,12 @@ async def let_all_begin() -> None:
     """Let every task that was created come to where it waits."""
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+def run(measure: Measure, size: int) -> float:
+    """Do a work in a fresh event loop."""
+
+    async def main() -> float:
+        return await measure(size)
+
+    return asyncio.run(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ from mode import OneForOneSupervisor, Service, Signal
 
 from benchmarks.graphs import random_graph
 from benchmarks.memory import traced
-from benchmarks.peers.counting import Countdown, Outage, let_all_begin, sleep_forever
+from benchmarks.peers.counting import Countdown, Outage, let_all_begin, run, sleep_forever
 from benchmarks.peers.serving import Measure, PeerWork, serve
 from benchmarks.stopwatch import clock
 
@@ -166,4 +165,4 @@ WORKS = {
 }
 
 if __name__ == "__main__":
-    serve(WORKS, lambda measure, size: asyncio.run(measure(size)), "mode-streaming")
+    serve(WORKS, run, "mode-streaming")

@@ -1,4 +1,4 @@
-"""A peer's side of the conversation: it reads a work and a size, and answers with a cost.
+"""A peer's side: it reads a work, a size and how often, and answers with the mean cost.
 
 Each line is JSON.  The first answer, unasked, says which works the peer does and up to which size.
 """
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from statistics import fmean
 
 from benchmarks.stopwatch import fair_round, use_the_wall
 
@@ -43,6 +44,6 @@ def serve(
     installed = version(package) if package else ".".join(map(str, sys.version_info[:3]))
     answer({"version": installed, "works": {name: work.most for name, work in works.items()}})
     for line in sys.stdin:
-        name, size = json.loads(line)
+        name, size, times = json.loads(line)
         with fair_round(frozen=options.gc_freeze):
-            answer(run(works[name].measure, size))
+            answer(fmean(run(works[name].measure, size) for _ in range(times)))
