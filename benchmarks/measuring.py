@@ -16,6 +16,8 @@ from benchmarks.stopwatch import fair_round
 REPETITIONS = 5
 # A small work is run so often that a repetition handles about this many items, if it is cheap.
 ITEMS = 10_000
+# Peers, some of which are slow, handle about this many in theirs.
+PEER_ITEMS = 2_000
 # The quick variant shows that everything runs; its figures say little.
 QUICK_PART = 10
 # What is measured, seconds or bytes, times this is in the unit that is shown.
@@ -82,15 +84,17 @@ def measure(
         "ours": partial(_mean, work, work.ours, frozen=frozen),
         "floor": partial(_mean, work, work.floor, frozen=frozen),
     }
+    items = dict.fromkeys(runs, work.items // part)
     for peer in peers:
         sizes[peer.name] = peer.size(kind, size)
         runs[peer.name] = partial(peer.cost, kind)
+        items[peer.name] = min(work.items, PEER_ITEMS) // part
     costs: dict[str, list[float]] = {name: [] for name in runs}
     failed: dict[str, str] = {}
     # The first of each fills caches and is thrown away.
     for _ in range(1 + (work.repetitions if part == 1 else 1)):
         for name in list(runs):
-            times = max(1, work.items // part // sizes[name])
+            times = max(1, items[name] // sizes[name])
             try:
                 costs[name].append(runs[name](sizes[name], times))
             except PeerFailed as failure:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,16 @@ def _last_line(text: str) -> str:
 class Process:
     """A peer's process: begun when it is asked for something, and again after it failed."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], seconds: float = SECONDS_FOR_AN_ANSWER) -> None:
         self._command = command
+        self._seconds = seconds
+        self._running = ExitStack()
         self._process: subprocess.Popen[str] | None = None
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.greeting: dict[str, Any] = {}
 
     def start(self) -> None:
+        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the process has ended
+        self._said = self._running.enter_context(said)
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,
@@ -101,6 +104,8 @@ class Process:
             stderr=self._said,
             text=True,
         )
+        self._running.callback(self._process.communicate)
+        self._running.callback(self._process.kill)
         self.greeting = self._answer()
 
     def ask(self, *question: object) -> float:
@@ -117,21 +122,21 @@ class Process:
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            in_time = bool(selector.select(SECONDS_FOR_AN_ANSWER))
+            in_time = bool(selector.select(self._seconds))
         line = self._process.stdout.readline() if in_time else ""
         if line:
             return json.loads(line)
+        reason = self._last_words() if in_time else f"it took more than {self._seconds:g} seconds"
         self.end()
-        if not in_time:
-            raise PeerFailed(f"it took more than {SECONDS_FOR_AN_ANSWER:g} seconds")
+        raise PeerFailed(reason)
+
+    def _last_words(self) -> str:
         self._said.seek(0)
-        raise PeerFailed(f"it died: {_last_line(self._said.read())}")
+        return f"it died: {_last_line(self._said.read())}"
 
     def end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        self._running.close()
+        self._process = None
 
 
 class Contestant:

@@ -192,10 +192,10 @@ def main() -> None:
         write(options.output, "scaling", record, curves_picture(record))
 
 
-def drawn(curve: Curve, most: int) -> dict[str, Any]:
+def drawn(curve: Curve, most: int, items: int = ITEMS) -> dict[str, Any]:
     """Measure the points of a curve, and print them."""
     sizes = [size for size in curve.sizes if size <= most]
-    points = [point(curve, size) for size in sizes]
+    points = [point(curve, size, items) for size in sizes]
     ours, floor = ([pair[side] for pair in points] for side in (0, 1))
     for size, mine, other in zip(sizes, ours, floor, strict=True):
         print(f"{curve.name:<18} {size:>9,} {mine:>10.2f} {other:>10.2f}", flush=True)
@@ -210,7 +210,7 @@ def drawn(curve: Curve, most: int) -> dict[str, Any]:
     }
 
 
-def point(curve: Curve, size: int) -> tuple[float, float]:
+def point(curve: Curve, size: int, items: int) -> tuple[float, float]:
     """Return what an item costs where there are so many; memory is the same each time."""
     is_memory = curve.unit == "B"
     work = Work(
@@ -220,7 +220,7 @@ def point(curve: Curve, size: int) -> tuple[float, float]:
         curve.ours,
         curve.floor,
         repetitions=1 if is_memory else REPETITIONS,
-        items=size if is_memory else ITEMS,
+        items=1 if is_memory else items,
     )
     costs = measure(work).costs
     ours, floor = (statistics.median(costs[side]) * SCALES[curve.unit] for side in costs)
