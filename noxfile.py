@@ -118,8 +118,43 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
 
 
+def output(session: nox.Session) -> tuple[list[str], list[str]]:
+    """Return where figures go, and the other arguments: with --keep they are the repository's."""
+    others = [each for each in session.posargs if each != "--keep"]
+    directory = "benchmarks" if len(others) < len(session.posargs) else session.create_tmp()
+    return ["--output", directory], others
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the package beside raw Trio; arguments after -- name benchmarks."""
+    """Measure the package beside raw Trio and its peers; arguments after -- name benchmarks.
+
+    ``--quick``, ``--wall``, ``--dev`` and ``--gc-freeze`` say how, and ``--keep`` has the figures
+    replace those that the documentation shows.
+    """
     install_package(session, "bench")
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    peers = Path(session.virtualenv.location) / "peers"
+    where, others = output(session)
+    session.run("python", "-m", "benchmarks", "--peers", str(peers), *where, *others)
+
+
+@nox.session(name="bench-scaling")
+def bench_scaling(session: nox.Session) -> None:
+    """Measure what an item costs from 100 to 1,000,000; ``--keep`` is as for bench."""
+    install_package(session, "bench")
+    where, others = output(session)
+    session.run("python", "-m", "benchmarks.scaling", *where, *others)
+
+
+@nox.session(name="bench-counts")
+def bench_counts(session: nox.Session) -> None:
+    """Count the instructions of the hot paths, and name what grew; ``--keep`` keeps the counts."""
+    install_package(session, "bench")
+    session.run("python", "-m", "benchmarks.counts", *session.posargs)
+
+
+@nox.session
+def endurance(session: nox.Session) -> None:
+    """Run under a full load of events for ten minutes, or ``--minutes``: memory must not grow."""
+    install_package(session, "bench")
+    session.run("python", "-m", "benchmarks.endurance", *session.posargs)

@@ -1,11 +1,14 @@
-"""Run the benchmarks and print a table."""
+"""Run the benchmarks, print a table, and write it with a picture where it is asked for."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import platform
 import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,11 @@ from benchmarks import (
     stop_workers,
     tasks,
 )
-from benchmarks.measuring import Result, Work, measure
+from benchmarks.measuring import QUICK_PART, SCALES, Result, Work, measure
+from benchmarks.page import write
+from benchmarks.peering import Team, team
+from benchmarks.picture import ratios_picture
+from benchmarks.stopwatch import use_the_wall
 
 WORKS: tuple[Work, ...] = (
     *start_stop.WORKS,
@@ -40,67 +47,122 @@ WORKS: tuple[Work, ...] = (
     *events.WORKS,
     hub.WORK,
 )
-SCALES = {"µs": 1e6, "B": 1.0}
 ROW = "{:<22} {:>12} {:>12} {:>7} {:>7} {:>13}  {}"
 
 
 def main() -> None:
     options = parse()
-    names = options.names or [work.name for work in WORKS]
-    print(ROW.format("per item", "ours", "floor", "ratio", "goal", "spread", ""))
-    results = []
-    for work in WORKS:
-        if work.name in names:
-            results.append(measure(work, quick=options.quick))
-            print(row(results[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(record(results), indent=2) + "\n")
+    if options.dev and not sys.flags.dev_mode:
+        command = [sys.executable, "-X", "dev", "-m", "benchmarks", *sys.argv[1:]]
+        os.execv(sys.executable, command)
+    if options.wall:
+        use_the_wall()
+    arguments = [f"--{name}" for name in ("wall", "gc-freeze") if getattr(options, under(name))]
+    with team(options.peers, arguments) if options.peers else nullcontext(Team()) as peers:
+        results = run(options, peers)
+        record = recorded(results, peers, options)
+    if options.output:
+        write(options.output, "results", record, ratios_picture(record))
 
 
-def parse() -> argparse.Namespace:
+def under(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     known = [work.name for work in WORKS]
     parser = argparse.ArgumentParser("benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, once")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--wall", action="store_true", help="the time that passes, not the CPU's")
+    parser.add_argument("--dev", action="store_true", help="under python -X dev")
+    parser.add_argument("--gc-freeze", action="store_true", help="collect no garbage meanwhile")
+    parser.add_argument(
+        "--peers", type=Path, metavar="DIR", help="install the peers in DIR, and measure them, too"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="write results.json and results.svg in DIR"
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if unknown := set(options.names).difference(known):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     return options
 
 
+def run(options: argparse.Namespace, peers: Team) -> list[Result]:
+    for name, reason in (peers.missing or {}).items():
+        print(f"without {name}: {reason}")
+    print(ROW.format("per item", "ours", "floor", "ratio", "goal", "spread", "").rstrip())
+    results = []
+    for work in WORKS:
+        if not options.names or work.name in options.names:
+            part = QUICK_PART if options.quick else 1
+            able = peers.who_can(work.kind or work.name)
+            results.append(measure(work, able, part=part, frozen=options.gc_freeze))
+            print(row(results[-1]), flush=True)
+    return results
+
+
 def row(result: Result) -> str:
     work, (low, high) = result.work, result.spread
-    return ROW.format(
+    ours = ROW.format(
         work.name,
-        shown(result.ours, work.unit),
-        shown(result.floor, work.unit),
-        f"{result.ratio:.2f}",
-        f"{work.goal:.2f}",
+        shown(result.costs["ours"], work.unit),
+        shown(result.costs["floor"], work.unit),
+        f"{result.ratio():.2f}",
+        f"{work.goal:.2f}" if work.goal is not None else "",
         f"{low:.2f} - {high:.2f}",
         "" if result.reached else "missed",
     )
+    return "\n".join([ours.rstrip(), *peer_rows(result)])
+
+
+def peer_rows(result: Result) -> list[str]:
+    rows = []
+    for name in result.sizes:
+        if name in {"ours", "floor"}:
+            continue
+        if name in result.failed:
+            rows.append(f"    {name}: {result.failed[name]}")
+        else:
+            cost = shown(result.costs[name], result.work.unit)
+            rows.append(f"    {name:<18} {cost:>12} {'':>12} {result.ratio(name):>7.2f}")
+    return rows
 
 
 def shown(costs: list[float], unit: str) -> str:
     return f"{statistics.median(costs) * SCALES[unit]:.2f} {unit}"
 
 
-def record(results: list[Result]) -> dict[str, Any]:
+def recorded(results: list[Result], peers: Team, options: argparse.Namespace) -> dict[str, Any]:
+    """Return all figures, and all that one has to know to judge them, in plain values."""
     return {
         "python": platform.python_version(),
         "trio": version("trio"),
         "machine": platform.machine(),
-        "works": [
-            {
-                "name": result.work.name,
-                "ours": result.ours,
-                "floor": result.floor,
-                "ratio": result.ratio,
-                "goal": result.work.goal,
-            }
-            for result in results
-        ],
+        "clock": "wall" if options.wall else "processor",
+        "development mode": sys.flags.dev_mode,
+        "collector frozen": options.gc_freeze,
+        "quick": options.quick,
+        "peers": {peer.name: peer.version for peer in peers.contestants},
+        "missing": peers.missing or {},
+        "works": [recorded_work(result) for result in results],
+    }
+
+
+def recorded_work(result: Result) -> dict[str, Any]:
+    work = result.work
+    return {
+        "name": work.name,
+        "title": work.title or work.name,
+        "goal": work.goal,
+        "unit": work.unit,
+        "sizes": result.sizes,
+        "costs": {
+            name: [float(f"{cost * SCALES[work.unit]:.4g}") for cost in costs]
+            for name, costs in result.costs.items()
+        },
+        "failed": result.failed,
     }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from time import process_time
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from benchmarks.measuring import Work
+from benchmarks.stopwatch import clock
 from trio_modules import App, Event, Module
 
 BURST = 1_000
@@ -63,13 +63,13 @@ def bursts(hooks: int) -> Callable[[int], Awaitable[float]]:
         trigger = service.event.trigger_nowait
         async with App(service.source, service.sink):
             await wait_all_tasks_blocked()
-            began = process_time()
+            began = clock()
             for _ in range(size // BURST):
                 service.expect(BURST * hooks)
                 for number in range(BURST):
                     trigger(number)
                 await service.done.wait()
-            return (process_time() - began) / size
+            return (clock() - began) / size
 
     return measure
 
@@ -81,14 +81,14 @@ def channel_bursts(count: int) -> Callable[[int], Awaitable[float]]:
             for receiver in channels.receivers:
                 nursery.start_soon(channels.read, receiver)
             await wait_all_tasks_blocked()
-            began = process_time()
+            began = clock()
             for _ in range(size // BURST):
                 channels.expect(BURST * count)
                 for number in range(BURST):
                     for sender in channels.senders:
                         sender.send_nowait(number)
                 await channels.done.wait()
-            cost = (process_time() - began) / size
+            cost = (clock() - began) / size
             nursery.cancel_scope.cancel()
         return cost
 
@@ -101,11 +101,11 @@ def awaited(hooks: int) -> Callable[[int], Awaitable[float]]:
         service.expect(size * hooks)
         async with App(service.source, service.sink):
             await wait_all_tasks_blocked()
-            began = process_time()
+            began = clock()
             for number in range(size):
                 await service.event.trigger(number)
             await service.done.wait()
-            return (process_time() - began) / size
+            return (clock() - began) / size
 
     return measure
 
@@ -118,12 +118,12 @@ def channel_sends(count: int) -> Callable[[int], Awaitable[float]]:
             for receiver in channels.receivers:
                 nursery.start_soon(channels.read, receiver)
             await wait_all_tasks_blocked()
-            began = process_time()
+            began = clock()
             for number in range(size):
                 for sender in channels.senders:
                     await sender.send(number)
             await channels.done.wait()
-            cost = (process_time() - began) / size
+            cost = (clock() - began) / size
             nursery.cancel_scope.cancel()
         return cost
 
@@ -133,10 +133,10 @@ def channel_sends(count: int) -> Callable[[int], Awaitable[float]]:
 async def without_hooks(size: int) -> float:
     service = Service(0)
     async with App(service.source, service.sink):
-        began = process_time()
+        began = clock()
         for number in range(size):
             await service.event.trigger(number)
-        return (process_time() - began) / size
+        return (clock() - began) / size
 
 
 class Empty:
@@ -146,10 +146,10 @@ class Empty:
 
 async def empty_method(size: int) -> float:
     empty = Empty()
-    began = process_time()
+    began = clock()
     for number in range(size):
         await empty.method(number)
-    return (process_time() - began) / size
+    return (clock() - began) / size
 
 
 WORKS = (

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from benchmarks.measuring import Work
+from benchmarks.memory import traced
 from trio_modules import App, Module
-
-
-@contextmanager
-def traced() -> Iterator[Callable[[], int]]:
-    """Count what is allocated in the block and still there when asked."""
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-
-    def held() -> int:
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0] - before
-
-    try:
-        yield held
-    finally:
-        tracemalloc.stop()
 
 
 async def worker(size: int) -> float:
@@ -61,6 +41,6 @@ async def task(size: int) -> float:
 
 
 WORKS = (
-    Work("worker-memory", 1.0, 10_000, worker, task, unit="B"),
-    Work("module-memory", 2.5, 10_000, module, task, unit="B"),
+    Work("worker-memory", 1.0, 10_000, worker, task, unit="B", title="memory of an idle worker"),
+    Work("module-memory", 2.5, 10_000, module, task, unit="B", title="memory of an idle module"),
 )

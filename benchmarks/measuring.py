@@ -1,24 +1,27 @@
-"""How everything here is measured: ours and its floor in turns, each round in a fresh run.
-
-Time is the processor's, since nothing that is measured here waits: so what else a machine does
-disturbs the figures less.
-"""
+"""How everything here is measured: ours, its floor and the peers in turns, each in a fresh run."""
 
 from __future__ import annotations
 
-import gc
 import statistics
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from trio.testing import MockClock
 
+from benchmarks.peering import Contestant, PeerFailed
+from benchmarks.stopwatch import fair_round
+
 REPETITIONS = 5
 # A small work is run so often that a repetition handles about this many items, if it is cheap.
 ITEMS = 10_000
+# Peers, some of which are slow, handle about this many in theirs.
+PEER_ITEMS = 2_000
 # The quick variant shows that everything runs; its figures say little.
 QUICK_PART = 10
+# What is measured, seconds or bytes, times this is in the unit that is shown.
+SCALES = {"µs": 1e6, "B": 1.0}
 
 # Does the work for so many items and returns what one of them cost.
 Measure = Callable[[int], Awaitable[float]]
@@ -28,12 +31,13 @@ Measure = Callable[[int], Awaitable[float]]
 class Work:
     """One work, done by the package and by the least honest code in raw Trio.
 
-    `goal` is the highest ratio of the two that is good enough. What has to stay below a figure has
-    that for its floor.
+    `goal` is the highest ratio of the two that is good enough, None where the other is there for
+    comparison. What has to stay below a figure has that for its floor. `kind` is what the peers
+    call the work, if not by its name.
     """
 
     name: str
-    goal: float
+    goal: float | None
     size: int
     ours: Measure
     floor: Measure
@@ -42,48 +46,68 @@ class Work:
     items: int = ITEMS
     repetitions: int = REPETITIONS
     mock_clock: bool = False
+    kind: str | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The costs per item, one of each for every repetition."""
+    """The costs per item of all who took part, one for every repetition; why some didn't."""
 
     work: Work
-    ours: list[float]
-    floor: list[float]
+    costs: dict[str, list[float]]
+    sizes: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ours) / statistics.median(self.floor)
+    def ratio(self, name: str = "ours") -> float:
+        return statistics.median(self.costs[name]) / statistics.median(self.costs["floor"])
 
     @property
     def spread(self) -> tuple[float, float]:
         """The lowest and the highest ratio of one repetition."""
-        ratios = [ours / floor for ours, floor in zip(self.ours, self.floor, strict=True)]
+        pairs = zip(self.costs["ours"], self.costs["floor"], strict=True)
+        ratios = [ours / floor for ours, floor in pairs]
         return min(ratios), max(ratios)
 
     @property
     def reached(self) -> bool:
-        return self.ratio <= self.work.goal
+        return self.work.goal is None or self.ratio() <= self.work.goal
 
 
-def measure(work: Work, *, quick: bool = False) -> Result:
-    part = QUICK_PART if quick else 1
-    size, floor_size = work.size // part, (work.floor_size or work.size) // part
-    ours: list[float] = []
-    floor: list[float] = []
+def measure(
+    work: Work, peers: Sequence[Contestant] = (), *, part: int = 1, frozen: bool = False
+) -> Result:
+    """Measure a part of the work; a peer that fails once takes part no more."""
+    kind, size = work.kind or work.name, work.size // part
+    sizes = {"ours": size, "floor": (work.floor_size or work.size) // part}
+    runs: dict[str, Callable[[int, int], float]] = {
+        "ours": partial(_mean, work, work.ours, frozen=frozen),
+        "floor": partial(_mean, work, work.floor, frozen=frozen),
+    }
+    items = dict.fromkeys(runs, work.items // part)
+    for peer in peers:
+        sizes[peer.name] = peer.size(kind, size)
+        runs[peer.name] = partial(peer.cost, kind)
+        items[peer.name] = min(work.items, PEER_ITEMS) // part
+    costs: dict[str, list[float]] = {name: [] for name in runs}
+    failed: dict[str, str] = {}
     # The first of each fills caches and is thrown away.
-    for _ in range(2 if quick else work.repetitions + 1):
-        ours.append(_repetition(work, work.ours, size))
-        floor.append(_repetition(work, work.floor, floor_size))
-    return Result(work, ours[1:], floor[1:])
+    for _ in range(1 + (work.repetitions if part == 1 else 1)):
+        for name in list(runs):
+            times = max(1, items[name] // sizes[name])
+            try:
+                costs[name].append(runs[name](sizes[name], times))
+            except PeerFailed as failure:
+                failed[name] = str(failure)
+                del runs[name], costs[name]
+    return Result(work, {name: each[1:] for name, each in costs.items()}, sizes, failed)
 
 
-def _repetition(work: Work, cost: Measure, size: int) -> float:
-    return statistics.fmean(_round(work, cost, size) for _ in range(max(1, work.items // size)))
+def _mean(work: Work, cost: Measure, size: int, times: int, *, frozen: bool) -> float:
+    with fair_round(frozen=frozen):
+        return statistics.fmean(_run(work, cost, size) for _ in range(times))
 
 
-def _round(work: Work, cost: Measure, size: int) -> float:
-    gc.collect()
+def _run(work: Work, cost: Measure, size: int) -> float:
     clock = MockClock(autojump_threshold=0) if work.mock_clock else None
     return trio.run(cost, size, clock=clock)

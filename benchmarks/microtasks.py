@@ -1,13 +1,13 @@
-"""100,000 microtasks that take turns for 8 slots, beside tasks that share a capacity limiter."""
+"""100,000 microtasks that take turns for 8 slots, beside 8 tasks that share a limiter."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from time import process_time
 
 import trio
 
 from benchmarks.measuring import Work
+from benchmarks.stopwatch import clock
 from trio_modules import App, Module, Priority
 
 SLOTS = 8
@@ -41,16 +41,38 @@ def started(fn: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[floa
         module = Module("bench")
         work = Countdown(fn, size)
         async with App(module, max_concurrent_microtasks=SLOTS):
-            began = process_time()
+            began = clock()
             for _ in range(size):
                 module.start_microtask(work, priority=Priority.MEDIUM)
             await work.done.wait()
-            return (process_time() - began) / size
+            return (clock() - began) / size
 
     return measure
 
 
 def limited(fn: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[float]]:
+    """As many tasks as there are slots share the work: nothing is spawned for an item."""
+
+    async def measure(size: int) -> float:
+        limiter = trio.CapacityLimiter(SLOTS)
+
+        async def run() -> None:
+            for _ in range(size // SLOTS):
+                async with limiter:
+                    await fn()
+
+        began = clock()
+        async with trio.open_nursery() as nursery:
+            for _ in range(SLOTS):
+                nursery.start_soon(run)
+        return (clock() - began) / size
+
+    return measure
+
+
+def spawned(fn: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[float]]:
+    """A task for each item, which waits for a slot."""
+
     async def measure(size: int) -> float:
         limiter = trio.CapacityLimiter(SLOTS)
         work = Countdown(fn, size)
@@ -60,11 +82,11 @@ def limited(fn: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[floa
                 await work()
 
         async with trio.open_nursery() as nursery:
-            began = process_time()
+            began = clock()
             for _ in range(size):
                 nursery.start_soon(run)
             await work.done.wait()
-            return (process_time() - began) / size
+            return (clock() - began) / size
 
     return measure
 
@@ -72,24 +94,52 @@ def limited(fn: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[floa
 async def in_place(size: int) -> float:
     module = Module("bench")
     async with App(module, max_concurrent_microtasks=SLOTS):
-        began = process_time()
+        began = clock()
         for _ in range(size):
             await module.run_microtask(return_at_once, priority=Priority.MEDIUM)
-        return (process_time() - began) / size
+        return (clock() - began) / size
 
 
 async def with_limiter(size: int) -> float:
     limiter = trio.CapacityLimiter(SLOTS)
-    began = process_time()
+    began = clock()
     for _ in range(size):
         async with limiter:
             await return_at_once()
-    return (process_time() - began) / size
+    return (clock() - began) / size
 
 
 WORKS = (
-    Work("microtasks", 0.40, 100_000, started(return_at_once), limited(return_at_once)),
-    Work("microtasks-yield", 0.90, 100_000, started(yield_once), limited(yield_once)),
-    # For comparison: in the caller's task, where both have one checkpoint each.
-    Work("microtasks-in-place", 2.5, 100_000, in_place, with_limiter),
+    Work(
+        "microtasks",
+        0.40,
+        100_000,
+        started(return_at_once),
+        limited(return_at_once),
+        title="microtasks that return at once",
+    ),
+    Work(
+        "microtasks-yield",
+        0.90,
+        100_000,
+        started(yield_once),
+        limited(yield_once),
+        title="microtasks that yield once",
+    ),
+    Work(
+        "microtasks-spawned",
+        None,
+        100_000,
+        started(return_at_once),
+        spawned(return_at_once),
+        title="microtasks, beside a task for each",
+    ),
+    Work(
+        "microtasks-in-place",
+        None,
+        100_000,
+        in_place,
+        with_limiter,
+        title="microtasks in the caller's task",
+    ),
 )

@@ -7,12 +7,12 @@ import itertools
 import math
 import random
 from collections.abc import Awaitable, Callable
-from time import process_time
 
 import trio
 
-from benchmarks.idle_memory import traced
 from benchmarks.measuring import Work
+from benchmarks.memory import traced
+from benchmarks.stopwatch import clock
 from trio_modules import App, Module
 
 HOUR = 3600.0
@@ -33,11 +33,11 @@ def queued(fn: Callable[[object], Awaitable[None]]) -> Callable[[int], Awaitable
         module = Module("bench")
         async with App(module):
             tasks = [module.new_task(fn) for _ in range(size)]
-            began = process_time()
+            began = clock()
             for task in tasks:
                 task.queue()
             await tasks[-1].wait()
-            return (process_time() - began) / size
+            return (clock() - began) / size
 
     return measure
 
@@ -57,11 +57,11 @@ def read(fn: Callable[[object], Awaitable[None]]) -> Callable[[int], Awaitable[f
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work)
-            began = process_time()
+            began = clock()
             for item in range(size):
                 sender.send_nowait(item)
             await done.wait()
-            cost = (process_time() - began) / size
+            cost = (clock() - began) / size
             nursery.cancel_scope.cancel()
         return cost
 
@@ -78,11 +78,11 @@ async def scheduled(size: int) -> float:
     module = Module("bench")
     async with App(module):
         times = random_times(size)
-        began = process_time()
+        began = clock()
         tasks = [module.new_task(return_at_once).schedule(when) for when in times]
         for task in tasks[::2]:
             task.cancel()
-        return (process_time() - began) / size
+        return (clock() - began) / size
 
 
 class Scheduled:
@@ -100,7 +100,7 @@ async def pushed(size: int) -> float:
     times = random_times(size)
     heap: list[tuple[float, int, Scheduled]] = []
     number = itertools.count()
-    began = process_time()
+    began = clock()
     items = []
     for when in times:
         item = Scheduled(return_at_once)
@@ -108,7 +108,7 @@ async def pushed(size: int) -> float:
         items.append(item)
     for item in items[::2]:
         item.cancelled = True
-    return (process_time() - began) / size
+    return (clock() - began) / size
 
 
 async def held(size: int) -> float:
@@ -135,13 +135,13 @@ async def run_through(size: int) -> float:
     module = Module("bench")
     async with App(module):
         times = random_times(size)
-        began = process_time()
+        began = clock()
         tasks = [module.new_task(return_at_once).schedule(when) for when in times]
         for task in tasks[::2]:
             task.cancel()
         await trio.sleep(HOUR + 1)
         assert all(task.runs for task in tasks[1::2])
-        return (process_time() - began) / size
+        return (clock() - began) / size
 
 
 async def heap_task(size: int) -> float:
@@ -158,7 +158,7 @@ async def heap_task(size: int) -> float:
             await trio.sleep_until(when)
             await item.fn(item)
 
-    began = process_time()
+    began = clock()
     items = []
     for when in times:
         item = Scheduled(return_at_once)
@@ -169,7 +169,7 @@ async def heap_task(size: int) -> float:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(schedule)
         await trio.sleep(HOUR + 1)
-    return (process_time() - began) / size
+    return (clock() - began) / size
 
 
 WORKS = (

@@ -15,6 +15,7 @@ copyright = author
 version = release = __version__
 
 extensions = [
+    "benchmark_results",
     "docstrings",
     "lifecycle",
     "myst_parser",

@@ -1,0 +1,231 @@
+"""What an item costs and holds where there are few of them, and where there are many.
+
+Modules, workers, hooks and queued tasks from 100 to 100,000, schedules to 1,000,000; each beside
+the same in raw Trio, which isn't flat itself: what doesn't fit into the processor's caches costs
+more. A curve is flat if at no size an item costs more than 1.5 times what it costs at a smaller.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import math
+import platform
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from benchmarks import events, idle_memory, short_workers, start_stop, tasks
+from benchmarks.measuring import SCALES, Measure, Work, measure
+from benchmarks.memory import traced
+from benchmarks.page import FLAT, growth, write
+from benchmarks.picture import curves_picture
+from benchmarks.stopwatch import clock, use_the_wall
+from trio_modules import App, Module
+
+SIZES = (100, 1_000, 10_000, 100_000)
+TO_A_MILLION = (*SIZES, 1_000_000)
+REPETITIONS = 3
+# A repetition handles about this many items.
+ITEMS = 2_000
+# So many events are measured together, since one is soon over where there are few hooks.
+EVENTS = 10
+
+
+async def hooks(size: int) -> float:
+    """Events to so many hooks, each until the last has seen it."""
+    service = events.Service(size)
+    async with App(service.source, service.sink):
+        await wait_all_tasks_blocked()
+        return await cost_of_events(service, size, service.event.trigger)
+
+
+async def channels(size: int) -> float:
+    """The same with a channel and a task for each."""
+    readers = events.Channels(size)
+
+    async def send(number: int) -> None:
+        for sender in readers.senders:
+            await sender.send(number)
+
+    async with trio.open_nursery() as nursery:
+        for receiver in readers.receivers:
+            nursery.start_soon(readers.read, receiver)
+        await wait_all_tasks_blocked()
+        cost = await cost_of_events(readers, size, send)
+        nursery.cancel_scope.cancel()
+    return cost
+
+
+async def cost_of_events(
+    count: events.Count, size: int, send: Callable[[int], Awaitable[None]]
+) -> float:
+    began = clock()
+    for number in range(EVENTS):
+        count.expect(size)
+        await send(number)
+        await count.done.wait()
+    return (clock() - began) / size / EVENTS
+
+
+async def hooks_memory(size: int) -> float:
+    with traced() as held:
+        service = events.Service(size)
+        async with App(service.source, service.sink):
+            await wait_all_tasks_blocked()
+            return held() / size
+
+
+async def channels_memory(size: int) -> float:
+    with traced() as held:
+        readers = events.Channels(size)
+        async with trio.open_nursery() as nursery:
+            for receiver in readers.receivers:
+                nursery.start_soon(readers.read, receiver)
+            await wait_all_tasks_blocked()
+            cost = held() / size
+            nursery.cancel_scope.cancel()
+    return cost
+
+
+async def wait_for_ever(_: object) -> None:
+    await trio.sleep_forever()
+
+
+async def queued_memory(size: int) -> float:
+    """Tasks behind one that doesn't end."""
+    module = Module("bench")
+    async with App(module):
+        module.new_task(wait_for_ever).queue()
+        await wait_all_tasks_blocked()
+        with traced() as held:
+            waiting = [module.new_task(tasks.return_at_once).queue() for _ in range(size)]
+            cost = held() / size
+        assert len(waiting) == size
+    return cost
+
+
+async def channel_memory(size: int) -> float:
+    """As many objects in a channel that nobody reads."""
+    with traced() as held:
+        sender, _receiver = trio.open_memory_channel[object](math.inf)
+        for _ in range(size):
+            sender.send_nowait(tasks.Scheduled(tasks.return_at_once))
+        return held() / size
+
+
+async def schedules_memory(size: int) -> float:
+    module = Module("bench")
+    async with App(module):
+        with traced() as held:
+            times = tasks.random_times(size)
+            scheduled = [module.new_task(tasks.return_at_once).schedule(when) for when in times]
+            del times
+            cost = held() / size
+        assert len(scheduled) == size
+    return cost
+
+
+async def heap_memory(size: int) -> float:
+    with traced() as held:
+        heap: list[tuple[float, int, object]] = []
+        for number, when in enumerate(tasks.random_times(size)):
+            item = tasks.Scheduled(tasks.return_at_once)
+            heapq.heappush(heap, (when, number, item))
+        return held() / size
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What there are more and more of: what one costs or holds, ours and in raw Trio."""
+
+    title: str
+    ours: Measure
+    floor: Measure
+    unit: str = "µs"
+    sizes: Sequence[int] = SIZES
+
+    @property
+    def name(self) -> str:
+        return f"{self.title}, {self.unit}"
+
+
+CURVES = (
+    Curve("modules", start_stop.ours, start_stop.floor),
+    Curve("modules", idle_memory.module, idle_memory.task, unit="B"),
+    Curve("workers", short_workers.ours, short_workers.floor),
+    Curve("workers", idle_memory.worker, idle_memory.task, unit="B"),
+    Curve("hooks", hooks, channels),
+    Curve("hooks", hooks_memory, channels_memory, unit="B"),
+    Curve("queued tasks", tasks.queued(tasks.return_at_once), tasks.read(tasks.return_at_once)),
+    Curve("queued tasks", queued_memory, channel_memory, unit="B"),
+    Curve("schedules", tasks.scheduled, tasks.pushed, sizes=TO_A_MILLION),
+    Curve("schedules", schedules_memory, heap_memory, unit="B", sizes=TO_A_MILLION),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("benchmarks.scaling", description=__doc__)
+    parser.add_argument("--wall", action="store_true", help="the time that passes, not the CPU's")
+    parser.add_argument("--most", type=int, default=TO_A_MILLION[-1], help="no size above this")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="write scaling.json and scaling.svg in DIR"
+    )
+    options = parser.parse_args()
+    if options.wall:
+        use_the_wall()
+    record: dict[str, Any] = {
+        "python": platform.python_version(),
+        "trio": version("trio"),
+        "machine": platform.machine(),
+        "clock": "wall" if options.wall else "processor",
+        "peers": {},
+        "curves": [drawn(curve, options.most) for curve in CURVES],
+    }
+    if options.output:
+        write(options.output, "scaling", record, curves_picture(record))
+
+
+def drawn(curve: Curve, most: int, items: int = ITEMS) -> dict[str, Any]:
+    """Measure the points of a curve, and print them."""
+    sizes = [size for size in curve.sizes if size <= most]
+    points = [point(curve, size, items) for size in sizes]
+    ours, floor = ([pair[side] for pair in points] for side in (0, 1))
+    for size, mine, other in zip(sizes, ours, floor, strict=True):
+        print(f"{curve.name:<18} {size:>9,} {mine:>10.2f} {other:>10.2f}", flush=True)
+    verdict = "flat" if growth(ours) <= FLAT else "not flat"
+    print(f"{curve.name:<18} grows by  {growth(ours):>10.2f} {growth(floor):>10.2f}  {verdict}")
+    return {
+        "title": curve.title,
+        "unit": curve.unit,
+        "sizes": sizes,
+        "ours": ours,
+        "floor": floor,
+    }
+
+
+def point(curve: Curve, size: int, items: int) -> tuple[float, float]:
+    """Return what an item costs where there are so many; memory is the same each time."""
+    is_memory = curve.unit == "B"
+    work = Work(
+        curve.name,
+        None,
+        size,
+        curve.ours,
+        curve.floor,
+        repetitions=1 if is_memory else REPETITIONS,
+        items=1 if is_memory else items,
+    )
+    costs = measure(work).costs
+    ours, floor = (statistics.median(costs[side]) * SCALES[curve.unit] for side in costs)
+    return float(f"{ours:.4g}"), float(f"{floor:.4g}")
+
+
+if __name__ == "__main__":
+    main()

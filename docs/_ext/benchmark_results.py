@@ -1,0 +1,61 @@
+"""The directives of the page on benchmarks, which read the figures that the repository keeps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+# Behind all others, so that the package that is documented stays the installed one.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from benchmarks import page, picture
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+TABLES = {
+    "results": lambda: results_in_full(page.load(page.RESULTS)),
+    "scaling": lambda: page.scaling_table(page.load(page.SCALING)),
+    "counts": lambda: page.counts_table(page.load(page.COUNTS)),
+}
+PICTURES = {
+    "results": lambda: picture.ratios_picture(page.load(page.RESULTS)),
+    "scaling": lambda: picture.curves_picture(page.load(page.SCALING)),
+}
+
+
+def results_in_full(record: page.Record) -> str:
+    """Return how it was measured, the table, and who is missing."""
+    parts = [page.circumstances(record), page.results_table(record), page.missing_peers(record)]
+    return "\n\n".join(part for part in parts if part)
+
+
+class BenchmarkTable(SphinxDirective):
+    """Insert a table of what was measured: ``results``, ``scaling`` or ``counts``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table as nodes."""
+        return self.parse_text_to_nodes(TABLES[self.arguments[0]]())
+
+
+class BenchmarkPicture(SphinxDirective):
+    """Insert a picture of what was measured: ``results`` or ``scaling``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the picture as it is."""
+        return [nodes.raw("", PICTURES[self.arguments[0]](), format="html")]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives, and rebuild the page when the figures change."""
+    app.add_directive("benchmark-table", BenchmarkTable)
+    app.add_directive("benchmark-picture", BenchmarkPicture)
+    return {"parallel_read_safe": True}
