@@ -401,6 +401,17 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reporter, "caught", lambda *_, **__: None)
 
 
+def chatty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exceptions are reported twice."""
+    once = Reporter.caught
+
+    def twice(self: Reporter, *args: object, **kwargs: object) -> None:
+        once(self, *args, **kwargs)  # type: ignore[arg-type]
+        once(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Reporter, "caught", twice)
+
+
 def tactless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancellations are taken for failures."""
     monkeypatch.setattr("trio_modules._reporting._is_cancelled", lambda: False)
@@ -475,6 +486,7 @@ class Busy(Shop):
         (unclosed, {"lifespan"}),
         (early, {"closed", "stop", "left"}),
         (silent, {"report"}),
+        (chatty, {"report"}),
         (tactless, {"cancelled"}),
         (deafened, {"report"}),
         (miscounting, {"counts"}),

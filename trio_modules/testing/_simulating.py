@@ -155,19 +155,20 @@ class _Simulation:
         self._entering = trio.CancelScope()
         self._time = 0.0
         self.watch = Watch(app, case.bugs, case.check, most_steps)
+        self._record = self.watch.record
         self._injector: Injector | None = None
 
     async def main(self) -> None:
         self._main = trio.lowlevel.current_task()
         await self.watch.real.calibrate()
         self._injector = Injector(self._app, self._case.faults, self.watch.struck)
-        with self._app.intercept(self._injector), self._app.intercept(self.watch):
+        with self._app.intercept(self._injector), self._app.intercept(self.watch.calls):
             async with background() as nursery:
                 nursery.start_soon(self._end_in_time)
                 for fault in self._case.faults:
                     if "/" not in fault.target:
                         nursery.start_soon(self._injector.crash_module, fault)
-                with self.watch.stop:
+                with self._record.stop:
                     await self._run_again_and_again()
         self._time = trio.current_time()
         await self._make_sure_of_the_watch()
@@ -198,7 +199,7 @@ class _Simulation:
             try:
                 with trio.CancelScope() as self._entering:
                     async with self._app:
-                        self.watch.note("", "app", "started")
+                        self._record.note("", "app", "started")
                         await self._over.wait()
             except BaseException as exc:
                 left = exc
@@ -206,9 +207,9 @@ class _Simulation:
                     raise
             finally:
                 self.watch.end_run(left)
-                self.watch.note("", "app", self._ending(left))
+                self._record.note("", "app", self._ending(left))
         if left is not None and not self._injector_struck:
-            self.watch.violation("", "exit", f"the service ended without a fault: {said(left)}")
+            self._record.violation("", "exit", f"the service ended without a fault: {said(left)}")
         return left is None
 
     @property
@@ -233,7 +234,7 @@ class _Simulation:
         await trio.sleep_until(self._case.duration)
         within = self._case.recovers_within
         if within is not None and self._calm >= within:
-            self.watch.check_recovery(within)
+            self.watch.calls.check_recovery(within)
         self._over.set()
         if not self._app.started.is_set():  # the body, which waits for that, hasn't begun
             self._entering.cancel(reason="the simulated time is over")
@@ -255,26 +256,26 @@ class _Simulation:
         """When it doesn't end by itself: say so, and take it down by force."""
         await trio.sleep(_PATIENCE)
         text = f"the service did not end within {_PATIENCE:g} s"
-        self.watch.violation("", "end", text)
+        self._record.violation("", "end", text)
         while True:
             break_shields(all_tasks(self._main), text)
             await trio.sleep(1)
 
     def outcome(self) -> Outcome:
-        watch = self.watch
+        watch, record = self.watch, self._record
         assert self._injector is not None
         return Outcome(
-            trace=tuple(watch.trace),
+            trace=tuple(record.trace),
             first_steps=tuple(watch.first_steps),
-            violations=tuple(watch.violations),
+            violations=tuple(record.violations),
             needs={
                 name: tuple(other.name for other in module.dependencies)
                 for name, module in self._app.modules.items()
             },
             strikes=len(self._injector.strikes),
-            restarts=watch.restarts,
+            restarts=record.restarts,
             reports=watch.reports,
             steps=watch.steps,
-            checks=watch.checks,
+            checks=record.checks,
             time=self._time,
         )
