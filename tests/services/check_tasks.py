@@ -127,7 +127,7 @@ class TaskRules(Rules):
         self.passed: list[tuple[Known, float]] = []
         self.cancelled: set[str] = set()
         self.roomless_since: float | None = None
-        self.waiting_since: float | None = None
+        self.last_turn = self.entered
         self.time = self.entered
 
     # ------------------------------------------------------------ the line
@@ -346,7 +346,7 @@ class TaskRules(Rules):
             has_place = self.check_begin(task, int(rest.split()[1]))
         self.roomless_since = None
         if has_place:
-            self.waiting_since = None
+            self.last_turn = self.now
         self.leave_line(task)
         task.joined, task.decided = None, False
         task.token = record.token
@@ -379,10 +379,8 @@ class TaskRules(Rules):
 
     def check_room(self, task: Known) -> None:
         held = self.microtasks.held_before(self.now)
-        # Whoever has waited for a place meanwhile may have waited for room before that.
-        waited = self.waiting_since is not None and (
-            self.now >= self.waiting_since + ROOM_PATIENCE - EPSILON
-        )
+        # Since then somebody may have waited for room, if not this one.
+        waited = self.now >= self.last_turn + ROOM_PATIENCE - EPSILON
         if held >= self.microtasks.top_limit and not waited:
             self.fail(f"the task {task.name} begins while microtasks hold {held} slots")
 
@@ -477,8 +475,6 @@ class TaskRules(Rules):
     def rest_at(self) -> None:
         """Nothing waits in the line that could be executed."""
         line = [task for task in self.high + self.low if not task.vague]
-        if self.waiting_since is None and (self.high or self.low):
-            self.waiting_since = self.time
         for task in line:
             if task.limit <= self.time + EPSILON:
                 self.fail(f"the task {task.name} is in the line for longer than {task.delay} s")
