@@ -217,7 +217,9 @@ def test_types_to_annotate_with_can_be_imported() -> None:
     """what a method returns that isn't in the face is in trio_modules.abc."""
     event = trio_modules.Module("m").event("event", int)
     assert type(event.statistics()) is abc.EventStatistics
-    assert set(abc.__all__) == {name for name in vars(abc) if is_public(name)} - {"annotations"}
+    # Names that no source can have are pytest's, from rewriting asserts.
+    names = {name for name in vars(abc) if name.isidentifier() and is_public(name)}
+    assert set(abc.__all__) == names - {"annotations"}
 
 
 LIST_WHAT_AN_IMPORT_LOADS = """

@@ -981,7 +981,10 @@ def test_the_options_have_their_documented_defaults() -> None:
     """run and serve take the options of the contract, by keyword, with its defaults."""
     options = {"drain_delay": 0, "shutdown_timeout": 180, "reload": None}
     assert options_of(run) == options
-    assert options_of(serve) == options | {"signals": True}
+    assert options_of(serve) == options | {
+        "signals": True,
+        "task_status": trio.TASK_STATUS_IGNORED,
+    }
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, object]:
