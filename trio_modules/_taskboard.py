@@ -158,6 +158,8 @@ class TaskBoard:
         if due is not None and due[0] <= when:
             return
         later = None if due is None else (due[0], self._by_wall.get(task))
+        if task._retry is not None:  # what is due is a retry that this one takes the place of
+            later = task._retry[1]
         assert task._queued_in is not None
         self.schedule(task, when)
         task._planned = False
