@@ -1586,6 +1586,21 @@ async def test_a_retry_that_had_just_been_begun_is_taken_out_by_a_stop(
     assert jobs.times == {"x": [0]}
 
 
+async def test_a_retry_takes_the_place_of_one_that_is_due_later(
+    autojump_clock: MockClock,
+) -> None:
+    """queued by hand before its retry, it may ask for an earlier one, and then has that alone."""
+    app, _, jobs = managed()
+    async with app:
+        task = jobs.task("x", Retry(50), Retry(10)).queue()
+        await trio.sleep(5)
+        task.queue()
+        await trio.sleep(15)
+        assert task.next_run is None
+        await trio.sleep(100)
+    assert jobs.times == {"x": [0, 5, 15]}
+
+
 async def test_a_cancelled_task_is_not_tried_again(autojump_clock: MockClock) -> None:
     """cancelled between two attempts, or in one that asks for another, a task never runs again."""
     jobs = Jobs()

@@ -172,6 +172,8 @@ class TaskBoard:
         if due is not None and due[0] <= when:
             return
         later = None if due is None else (due[0], self._by_wall.get(task))
+        if task._extras.retry is not None:  # this takes the place of that one
+            later = task._extras.retry[1]
         self.schedule(task, when)
         extras = task._with_extras()
         extras.planned = False

@@ -432,7 +432,9 @@ class TaskRules(Rules):
         task.attempt += 1
         if task.due is not None and task.due <= when:
             return
-        task.later, task.due, task.retried, task.planned = task.due, when, True, False
+        if not task.retried:  # else it takes the place of another one
+            task.later = task.due
+        task.due, task.retried, task.planned = when, True, False
 
     def result_of(self, execution: Execution, outcome: str) -> str:
         if outcome == "returned":
