@@ -28,9 +28,13 @@ def install_package(session: nox.Session, group: str) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests against the installed package; arguments after -- go to pytest."""
+    """Run the tests against the installed package; arguments after -- go to pytest.
+
+    What takes long and has nothing to do with the interpreter is run on the newest alone.
+    """
     install_package(session, "tests")
-    session.run("pytest", "-n", "auto", TIME_LIMIT, *session.posargs)
+    chosen = () if session.python == PYTHONS[-1] else ("-m", "not slow")
+    session.run("pytest", "-n", "auto", TIME_LIMIT, *chosen, *session.posargs)
 
 
 @nox.session

@@ -22,6 +22,8 @@ from benchmarks.peering import PEERS, Contestant, Peer, PeerFailed, Process, Tea
 if TYPE_CHECKING:
     from benchmarks.scaling import Curve
 
+pytestmark = pytest.mark.slow
+
 PEERS_FILES = Path(__file__).parents[1] / "benchmarks" / "peers"
 SVG = "{http://www.w3.org/2000/svg}"
 
