@@ -414,6 +414,7 @@ async def test_a_forced_exit_writes_what_is_in_the_buffers(
 
 
 CTRL_C = """
+import signal
 place = sys.argv[1]
 db = Module("db")
 web = Module("web", depends_on=[db])
@@ -439,6 +440,8 @@ async def main():
     finally:
         say("left")
 
+# A shell that runs the tests in the background has its children ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 trio.run(main)
 """
 
