@@ -153,9 +153,39 @@ async def empty_method(size: int) -> float:
 
 
 WORKS = (
-    Work("events-burst-1", 0.16, 200_000, bursts(1), channel_bursts(1)),
-    Work("events-burst-10", 0.16, 20_000, bursts(10), channel_bursts(10)),
-    Work("events-awaited-1", 0.8, 50_000, awaited(1), channel_sends(1)),
-    Work("events-awaited-10", 0.3, 10_000, awaited(10), channel_sends(10)),
-    Work("events-no-hook", 3.0, 100_000, without_hooks, empty_method),
+    Work(
+        "events-burst-1",
+        0.16,
+        200_000,
+        bursts(1),
+        channel_bursts(1),
+        title="events in bursts, to one hook",
+    ),
+    Work(
+        "events-burst-10",
+        0.16,
+        20_000,
+        bursts(10),
+        channel_bursts(10),
+        title="events in bursts, to ten hooks",
+    ),
+    Work(
+        "events-awaited-1",
+        0.8,
+        50_000,
+        awaited(1),
+        channel_sends(1),
+        title="events awaited, to one hook",
+    ),
+    Work(
+        "events-awaited-10",
+        0.3,
+        10_000,
+        awaited(10),
+        channel_sends(10),
+        title="events awaited, to ten hooks",
+    ),
+    Work(
+        "events-no-hook", 3.0, 100_000, without_hooks, empty_method, title="events without a hook"
+    ),
 )

@@ -119,7 +119,9 @@ def time_of_sending(count: int, port: int, collector: subprocess.Popen[str]) -> 
 
 
 # Unlike elsewhere time is the wall's, as the sender feels it: the work is done in other processes.
-WORK = Work("hub", 1 / GOAL, MESSAGES, cost_of_hub, cost_of_collector)
+WORK = Work(
+    "hub", 1 / GOAL, MESSAGES, cost_of_hub, cost_of_collector, title="the syslog hub, a message"
+)
 
 
 if __name__ == "__main__":

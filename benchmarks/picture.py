@@ -66,7 +66,7 @@ def decades(low: float, high: float) -> list[float]:
 
 
 def around(values: Iterable[float]) -> tuple[float, float]:
-    """Return the powers of ten that enclose the values."""
+    """Return the powers of ten that enclose the values, at least one apart."""
     logs = [math.log10(value) for value in values]
     low, high = math.floor(min(logs)), math.ceil(max(logs))
     return 10.0**low, 10.0 ** max(high, low + 1)
@@ -76,7 +76,8 @@ def ratios_picture(record: Record) -> str:
     """Draw a row for each work: ours, its goal and the peers, as multiples of the floor."""
     rows = [(work, ratios(record, work)) for work in record["works"]]
     goals = [work["goal"] for work, _ in rows if work["goal"]]
-    low, high = around([1.0, *goals, *(each for _, row in rows for each in row.values())])
+    shown = [1.0, *goals, *(each for _, row in rows for each in row.values())]
+    low, high = min(shown) / 1.5, max(shown) * 1.5
     place = log_scale(low, high, LABELS, WIDTH - LABELS - 30)
     bottom = TOP + ROW * len(rows)
     parts = [*legend(record), *grid(place, decades(low, high), bottom)]

@@ -51,4 +51,12 @@ async def on_one(size: int) -> float:
     return (perf_counter() - began) / size
 
 
-WORK = Work("processes", GOAL, 100, on_all_cores, on_one, items=100)
+WORK = Work(
+    "processes",
+    GOAL,
+    100,
+    on_all_cores,
+    on_one,
+    items=100,
+    title="microtasks in processes, on two cores",
+)

@@ -173,9 +173,40 @@ async def heap_task(size: int) -> float:
 
 
 WORKS = (
-    Work("queued-tasks", 0.5, 50_000, queued(return_at_once), read(return_at_once)),
-    Work("queued-tasks-yield", 1.0, 50_000, queued(yield_once), read(yield_once)),
-    Work("schedules", 1.6, 100_000, scheduled, pushed),
-    Work("schedule-memory", 1.0, 1_000_000, held, allowed, unit="B", repetitions=1),
-    Work("schedules-run", 1.3, 100_000, run_through, heap_task, mock_clock=True),
+    Work(
+        "queued-tasks",
+        0.5,
+        50_000,
+        queued(return_at_once),
+        read(return_at_once),
+        title="queued tasks that return at once",
+    ),
+    Work(
+        "queued-tasks-yield",
+        1.0,
+        50_000,
+        queued(yield_once),
+        read(yield_once),
+        title="queued tasks that yield once",
+    ),
+    Work("schedules", 1.6, 100_000, scheduled, pushed, title="schedule tasks, and cancel half"),
+    Work(
+        "schedule-memory",
+        1.0,
+        1_000_000,
+        held,
+        allowed,
+        unit="B",
+        repetitions=1,
+        title="memory of a schedule among 1,000,000, of 700 B",
+    ),
+    Work(
+        "schedules-run",
+        1.3,
+        100_000,
+        run_through,
+        heap_task,
+        mock_clock=True,
+        title="the same, and run the others",
+    ),
 )

@@ -17,21 +17,24 @@ from benchmarks import page, picture
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-TABLES = {
-    "results": lambda: results_in_full(page.load(page.RESULTS)),
-    "scaling": lambda: page.scaling_table(page.load(page.SCALING)),
-    "counts": lambda: page.counts_table(page.load(page.COUNTS)),
-}
-PICTURES = {
-    "results": lambda: picture.ratios_picture(page.load(page.RESULTS)),
-    "scaling": lambda: picture.curves_picture(page.load(page.SCALING)),
-}
+NOT_MEASURED = "No figures of this are kept at present."
 
 
-def results_in_full(record: page.Record) -> str:
+def results(record: page.Record) -> str:
     """Return how it was measured, the table, and who is missing."""
     parts = [page.circumstances(record), page.results_table(record), page.missing_peers(record)]
     return "\n\n".join(part for part in parts if part)
+
+
+TABLES = {
+    "results": (page.RESULTS, results),
+    "scaling": (page.SCALING, page.scaling_table),
+    "counts": (page.COUNTS, page.counts_table),
+}
+PICTURES = {
+    "results": (page.RESULTS, picture.ratios_picture),
+    "scaling": (page.SCALING, picture.curves_picture),
+}
 
 
 class BenchmarkTable(SphinxDirective):
@@ -41,7 +44,9 @@ class BenchmarkTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table as nodes."""
-        return self.parse_text_to_nodes(TABLES[self.arguments[0]]())
+        path, table_of = TABLES[self.arguments[0]]
+        text = table_of(page.load(path)) if path.exists() else NOT_MEASURED
+        return self.parse_text_to_nodes(text)
 
 
 class BenchmarkPicture(SphinxDirective):
@@ -51,7 +56,10 @@ class BenchmarkPicture(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the picture as it is."""
-        return [nodes.raw("", PICTURES[self.arguments[0]](), format="html")]
+        path, picture_of = PICTURES[self.arguments[0]]
+        if not path.exists():
+            return []
+        return [nodes.raw("", picture_of(page.load(path)), format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
