@@ -74,13 +74,19 @@ def _install(peer: Peer, directory: Path) -> str | None:
     ):
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
-            return _last_line(ended.stderr or ended.stdout)
+            return _reason(ended.stderr or ended.stdout)
     stamp.write_text(wanted)
     return None
 
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["without a word"])[-1]
+
+
+def _reason(text: str) -> str:
+    """The line with pip's error: it may show the place below that."""
+    errors = [line for line in text.splitlines() if line.startswith("ERROR")]
+    return _last_line("\n".join(errors) or text)
 
 
 class Process:

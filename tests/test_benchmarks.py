@@ -259,7 +259,7 @@ def test_asyncio_does_each_of_its_works(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_peer_that_cannot_be_installed_is_missing(tmp_path: Path) -> None:
-    """What pip said last is the reason, and the others take part."""
+    """What pip calls the error is the reason, and the others take part."""
     nobody = Peer("nobody", "nobody", ("!",))
     with team(tmp_path, [], [nobody, PEERS[0]]) as peers:
         assert [each.name for each in peers.contestants] == ["asyncio"]
