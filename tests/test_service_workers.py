@@ -724,6 +724,17 @@ async def test_a_restart_without_delay_is_told_to_those_who_listen(
     assert (resolved.failure_before.id, resolved.failure_after.id) == ("run:restarting", "")
 
 
+async def test_a_run_that_follows_a_return_at_once_begins_then(
+    autojump_clock: MockClock,
+) -> None:
+    """without backoff and settling, too, a run lasts from its own beginning."""
+    m = Module("m")
+    async with App(m, restart_settle=0):
+        handle = m.start_service_worker(trio.sleep, 10, restart=NO_DELAY, restart_on_return=True)
+        await trio.sleep(25)
+        assert (handle.restarts, handle.since) == (2, 20.0)
+
+
 async def test_ending_resolves_the_warning(autojump_clock: MockClock) -> None:
     """a restarted worker that returns or is cancelled takes its warning with it."""
     m = Module("m")

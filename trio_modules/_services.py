@@ -330,6 +330,7 @@ class ServiceWorker:
         if self._restart_asked:  # it returned before it noticed
             return 0.0
         if self._restart_on_return:
+            self._began = self.since = trio.current_time()
             return self._tracker.policy.backoff.delay(1, self._host.rng)
         self._say_end("returned")
         return None
