@@ -26,15 +26,26 @@ def install_package(session: nox.Session, group: str) -> None:
     session.install(".", *nox.project.dependency_groups(PYPROJECT, group))
 
 
+def compare_traces(session: nox.Session, *, days: str) -> None:
+    """Simulate the syslog hub twice, with the trace of the oldest Python beside it."""
+    path = Path(session.cache_dir) / f"hub-trace-{days}.txt"
+    if session.python == PYTHONS[0]:
+        path.unlink(missing_ok=True)
+    session.run("python", "tests/hub/hub_trace.py", str(path), days)
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests against the installed package; arguments after -- go to pytest.
 
-    What takes long and has nothing to do with the interpreter is run on the newest alone.
+    What takes long and has nothing to do with the interpreter is run on the newest alone. Without
+    arguments the syslog hub is simulated, too: the trace is to be the same on each Python.
     """
     install_package(session, "tests")
     chosen = () if session.python == PYTHONS[-1] else ("-m", "not slow")
     session.run("pytest", "-n", "auto", TIME_LIMIT, *chosen, *session.posargs)
+    if not session.posargs:
+        compare_traces(session, days="2")
 
 
 @nox.session
@@ -52,12 +63,9 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def traces(session: nox.Session) -> None:
-    """Simulate two days of the syslog hub twice: the trace is to be the same on each Python."""
+    """Simulate a week of the syslog hub twice: the trace is to be the same on each Python."""
     install_package(session, "tests")
-    path = Path(session.cache_dir) / "hub-trace.txt"
-    if session.python == PYTHONS[0]:
-        path.unlink(missing_ok=True)
-    session.run("python", "tests/hub/hub_trace.py", str(path))
+    compare_traces(session, days="7")
 
 
 @nox.session

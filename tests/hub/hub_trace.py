@@ -1,6 +1,6 @@
-"""Writes the trace of two simulated days of the hub: a program of its own.
+"""Writes the trace of some simulated days of the hub, two if not said otherwise: a program.
 
-    python hub_trace.py FILE
+    python hub_trace.py FILE [DAYS]
 
 It simulates twice, and fails if the traces differ, or differ from what the file holds already:
 the same seed is the same run, on every Python.
@@ -22,19 +22,20 @@ from simulated_hub import make_app, nothing_lost
 
 PLAN = FaultPlan(every=2 * 3600, targets=("store/*", "receiver/*", "stats/*", "alerts/*"))
 SHOWN = 20
+DAY = 86_400.0
 
 
-def trace() -> str:
+def trace(days: float) -> str:
     """Simulate the hub and return what happened."""
-    result = simulate(make_app, seed=1, duration=2 * 86_400, faults=PLAN, check=nothing_lost)
+    result = simulate(make_app, seed=1, duration=days * DAY, faults=PLAN, check=nothing_lost)
     result.assert_ok()
     return result.trace_text
 
 
-def main(path: Path) -> None:
+def main(path: Path, days: float = 2) -> None:
     """Do what the command line says."""
     logging.disable()
-    first, second = trace(), trace()
+    first, second = trace(days), trace(days)
     known = path.read_text() if path.exists() else first
     for name, text in (("this", first), ("once more", second)):
         lines = known.splitlines(), text.splitlines()
@@ -46,4 +47,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))
