@@ -200,6 +200,7 @@ def test_an_exception_of_the_users_code_passes(service: Path) -> None:
         main(["simulate", f"{service}:failing"])
 
 
+@pytest.mark.slow
 @pytest.mark.process
 async def test_many_processes_find_the_same(service: Path) -> None:
     """with several jobs it prints the same, mistakes included."""

@@ -174,6 +174,7 @@ def test_a_forgotten_connection_is_found_and_made_small() -> None:
     assert small.only == ("orders",)
 
 
+@pytest.mark.slow
 def test_a_failure_is_replayed_by_one_line() -> None:
     """the line that is printed simulates the same, of the whole and of what was made small."""
     found = first_failing()
@@ -279,6 +280,7 @@ def test_an_end_without_a_fault_is_a_violation() -> None:
     assert (result.shrunk.duration, result.shrunk.faults) == (101, ())
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_come_back_is_found() -> None:
     """after the last fault there is time to recover, then all has to be online."""
     result = simulate(simulated.sulking, duration=DAY)

@@ -25,6 +25,7 @@ def simulated(days: float, seed: int, faults: FaultPlan) -> SimulationResult:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [NO_FAULTS, FEW_FAULTS], ids=["disk", "modules"])
 def test_the_hub_survives_outages_the_same_way_each_time(faults: FaultPlan) -> None:
     """No promise is broken, by the framework's or the hub's own account, and a seed is a run."""
