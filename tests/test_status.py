@@ -167,6 +167,8 @@ async def test_status_shows_workers(autojump_clock: MockClock) -> None:
         assert failing.state == handle.state
         assert "no such luck" in str(failing.last_error)
         assert failing.since == 3
+        assert app.status().time == trio.current_time() == 6
+    assert app.status().time is None
 
 
 async def test_workers_that_ended_leave_the_status(autojump_clock: MockClock) -> None:

@@ -790,6 +790,7 @@ class App:
         return AppStatus(
             name=self.name,
             state=self._state,
+            time=None if run is None else run.board.time(),
             ready=self.ready,
             health=self.health,
             modules=MappingProxyType(infos),

@@ -226,6 +226,8 @@ class AppStatus:
     Attributes:
         name: the app's name.
         state: "offline", "starting", "running" or "stopping".
+        time: when this was, on Trio's clock in seconds, like each `since` and `next_due` in it;
+            None outside of a run.
         ready: whether it should be given work by others.
         health: the worst failure of all.
         modules: by name, in the order of registration.
@@ -244,6 +246,7 @@ class AppStatus:
     limits: Limits = Limits()
     shutdown_reason: str | None = None
     exit_code: int | None = None
+    time: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The same as plain dicts, lists, strings and numbers, ready for JSON.
