@@ -14,9 +14,10 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -24,11 +25,12 @@ import trio
 from trio_modules._context import owner_var
 from trio_modules._exceptions import ModuleOffline
 from trio_modules._reporting import Reporter, take_apart
-from trio_modules._slots import PATIENCE, Priority, SlotOrder, Waiter
+from trio_modules._seam import AnyAsyncFn, Seam
+from trio_modules._slots import Priority, SlotOrder, Waiter
 from trio_modules._status import MicrotaskInfo
 from trio_modules._stepping import begin
 from trio_modules._timers import Timer, Timers
-from trio_modules._util import callable_name, check_seconds
+from trio_modules._util import awaiting, callable_name, check_seconds, check_work
 from trio_modules._workers import Guest, Workers
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Slots:
     Attributes:
         order: who holds one and who is next.
         holders: the tasks that hold one.
+        time: Trio's clock; asked for here, it costs a third.
         threads: for the microtasks in threads.
     """
 
@@ -60,13 +63,14 @@ class Slots:
         self.order = SlotOrder(limit)
         self.threads = trio.CapacityLimiter(math.inf)  # the slots are what limits them
         self.holders: dict[trio.lowlevel.Task, None] = {}
+        self.time = trio.lowlevel.current_clock().current_time
         self._timers = timers
         self._timer: Timer | None = None
         self._wake = math.inf
 
     def wait(self, waiter: Waiter, priority: Priority, patience: float) -> None:
         """Let the waiter wait until it is granted a slot, for so many seconds at most."""
-        if self.order.wait(waiter, priority, trio.current_time(), patience):
+        if self.order.wait(waiter, priority, self.time(), patience):
             self._set_wake()
 
     async def acquire(self, priority: Priority, patience: float) -> None:
@@ -95,7 +99,7 @@ class Slots:
     def _woke(self) -> None:
         self._wake = math.inf
         self._timer = None
-        self.order.lose_patience(trio.current_time())
+        self.order.lose_patience(self.time())
         self._set_wake()
 
 
@@ -121,23 +125,24 @@ class _Parked(Waiter):
 class _Entry(Waiter):
     """A microtask that was started and has not begun yet."""
 
-    __slots__ = ("_microtasks", "context", "coro", "name", "priority")
+    # A hundred thousand of these may be waiting, so the coroutine is made when it begins.
+    __slots__ = ("_microtasks", "args", "context", "fn", "name")
 
     def __init__(
         self,
         microtasks: Microtasks,
-        coro: Coroutine[object, object, object],
+        fn: AnyAsyncFn,
+        args: tuple[object, ...],
         context: Context,
         name: str,
-        priority: Priority,
     ) -> None:
         self._queued = False
-        self._since = self._latest = 0.0
+        self._since = 0.0
         self._microtasks = microtasks
-        self.coro: Coroutine[object, object, object] | None = coro
+        self.fn: AnyAsyncFn | None = fn
+        self.args = args
         self.context = context
         self.name = name
-        self.priority = priority
 
     def grant(self) -> None:
         self._microtasks.granted(self)
@@ -161,6 +166,10 @@ class Microtasks:
         self._workers = workers
         self._slots: Slots | None = None
         self._reporter: Reporter | None = None
+        self._seam = Seam()
+        self._known_fn: object = object()  # thousands of microtasks may share one function
+        self._known_count = 0
+        self._known_name = ""
         self._context: Context | None = None
         self._granted: deque[_Entry] = deque()
         self._coming = 0  # runners that have yet to look at what was granted
@@ -170,12 +179,8 @@ class Microtasks:
         """A run of the app begins."""
         self._slots = slots
         self._reporter = reporter
+        self._seam = self._workers.module.seam
         self._context = context
-
-    def _admit(self, what: str) -> Slots:
-        self._workers.admit(what)
-        assert self._slots is not None
-        return self._slots
 
     # ------------------------------------------------------------ started
 
@@ -188,22 +193,22 @@ class Microtasks:
         name: str | None,
     ) -> None:
         """Begin a microtask when there is a slot; see `Module.start_microtask`."""
-        slots = self._admit("start a microtask")
+        workers, slots = self._workers, self._slots
+        nursery = workers.admit("start a microtask")
+        assert slots is not None
         patience = _patience(priority, max_delay)
-        label = name or callable_name(async_fn)
-        coro = self._workers.coroutine("microtask", label, async_fn, args, "start_microtask")
-        entry = _Entry(self, coro, copy_context(), label, priority)
-        self._workers.expect(entry)
-        if slots.order.enter(priority) or self._is_leaving(slots):
-            entry.grant()
+        if async_fn is not self._known_fn or len(args) != self._known_count:
+            check_work(async_fn, args, "start_microtask")
+            self._known_fn, self._known_count = async_fn, len(args)
+            self._known_name = callable_name(async_fn)
+        entry = _Entry(self, async_fn, args, copy_context(), name or self._known_name)
+        workers.expect(entry)
+        if not workers.open and nursery.cancel_scope.cancel_called:
+            priority = Priority.HIGH  # late work of a module that stops: nobody would let it in
+        if slots.order.enter(priority):
+            self.granted(entry)
         else:
             slots.wait(entry, priority, patience)
-
-    def _is_leaving(self, slots: Slots) -> bool:
-        """Whether the work of the module is cancelled already: then nothing may wait for long."""
-        nursery = self._workers.nursery
-        assert nursery is not None
-        return nursery.cancel_scope.cancel_called and slots.order.enter(Priority.HIGH)
 
     def granted(self, entry: _Entry) -> None:
         """A microtask has its slot: somebody has to run it."""
@@ -214,9 +219,7 @@ class Microtasks:
     def dropped(self, entry: _Entry) -> None:
         """A microtask will never begin, since its module stops."""
         assert self._slots is not None
-        assert entry.coro is not None
-        entry.coro.close()
-        entry.coro = None
+        entry.fn = None
         self._workers.born(entry)
         self._workers.ended += 1
         if entry._queued:
@@ -248,48 +251,76 @@ class Microtasks:
             self._runners.pop(this, None)
 
     async def _run_granted(self, this: trio.lowlevel.Task) -> None:
-        in_a_row = 0
         while self._granted:
-            if in_a_row == SLICE:
-                in_a_row = 0
+            waiting = self._run_some(this)
+            if waiting is not None:
+                await self._go_on(*waiting)
+            elif self._granted:
                 this.name = self.NAME
                 self._runners[this] = None  # what it ran last has ended
                 await trio.lowlevel.checkpoint()
-                continue
-            in_a_row += 1
-            entry = self._granted.popleft()
-            if entry.coro is not None:
-                this.name = entry.name
-                self._runners[this] = entry
-                if await self._was_cancelled(entry, entry.coro):
-                    return
 
-    async def _was_cancelled(self, entry: _Entry, coro: Coroutine[object, object, object]) -> bool:
-        """Run one microtask and give its slot back."""
+    def _run_some(self, this: trio.lowlevel.Task) -> tuple[_Entry, Awaitable[object]] | None:
+        """Run what ends in its first step, until one doesn't: that one, and its rest.
+
+        Also ends after so many that everybody else should have a turn.
+        """
         assert self._slots is not None
-        entry.coro = None
-        self._workers.born(entry)
-        entry._since = trio.current_time()
-        cancelled = False
-        try:
-            rest = begin(self._own(entry.context), coro)
+        time = self._slots.time
+        for _ in range(SLICE):
+            if not self._granted:
+                return None
+            entry = self._granted.popleft()
+            fn = entry.fn
+            if fn is None:
+                continue
+            self._workers.born(entry)
+            entry._since = time()
+            this.name = entry.name
+            self._runners[this] = entry
+            try:
+                rest = self._first_step(entry, fn)
+            except BaseException as exc:
+                self._failed(exc, entry.name)
+                rest = None
             if rest is not None:
-                if self._granted and not self._coming:
-                    self._new_runners(HEIRS)
-                await rest
-        except BaseException as exc:
-            cancelled = self._failed(exc, entry.name)
-        self._workers.ended += 1
-        self._coming += not cancelled  # this one looks for the next itself
-        self._slots.order.leave()
-        self._coming -= not cancelled
-        return cancelled
+                return entry, rest
+            self._ended()
+        return None
 
-    def _own(self, context: Context) -> Context:
+    async def _go_on(self, entry: _Entry, rest: Awaitable[object]) -> None:
+        """Wait for the end of a microtask, while others take over what is left."""
+        if self._granted and not self._coming:
+            self._new_runners(HEIRS)
+        try:
+            await rest
+        except BaseException as exc:
+            is_cancelled = self._failed(exc, entry.name)
+        else:
+            is_cancelled = False
+        self._ended()
+        if is_cancelled:
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _ended(self) -> None:
+        """Give the slot of a microtask back; if it gets to one of ours, this runner comes to it."""
+        assert self._slots is not None
+        self._workers.ended += 1
+        self._coming += 1
+        self._slots.order.leave()
+        self._coming -= 1
+
+    def _first_step(self, entry: _Entry, fn: AnyAsyncFn) -> Awaitable[object] | None:
+        module, context = self._workers.module, entry.context
+        if self._seam.interceptors:
+            fn = module.around("microtask", entry.name, fn)
+        coro = fn(*entry.args)
+        if type(coro) is not CoroutineType:
+            coro = awaiting(coro)
         owner = context.get(owner_var)
-        if owner is not None and owner is not self._workers.module:
-            context.run(owner_var.set, self._workers.module)
-        return context
+        if owner is not None and owner is not module:  # else it is found by its nursery
+            context.run(owner_var.set, module)
+        return begin(context, coro)
 
     def _failed(self, exc: BaseException, name: str) -> bool:
         """A microtask raised; whether it, and so the runner, was cancelled."""
@@ -386,5 +417,5 @@ def _patience(priority: Priority, max_delay: float | None) -> float:
     if not isinstance(priority, Priority):
         raise TypeError(f"priority must be a Priority, got {priority!r}")
     if max_delay is None:
-        return PATIENCE[priority]
+        return priority.patience
     return check_seconds("max_delay", max_delay)

@@ -8,35 +8,78 @@ somebody waits.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 
-from trio_modules._schedule import Item, Line, Patience, Rank
+from trio_modules._schedule import Item, Patience
 
 __all__ = ["Priority", "SlotOrder", "Waiter"]
 
+#: Seconds after which a microtask begins without a free slot (seed).
+_PATIENCE = {"high": 0.0, "medium": 3.0, "low": 15.0}
+
+#: So few that have left before their turn are not worth a sweep.
+_FEW = 64
+
 
 class Priority(enum.Enum):
-    """How urgent a microtask is (seed)."""
+    """How urgent a microtask is (seed).
+
+    Attributes:
+        patience: seconds for which it waits for a slot, if nothing else is said.
+    """
 
     HIGH = "high"
     MEDIUM = "medium"
     LOW = "low"
 
-
-#: Seconds after which a microtask begins without a free slot (seed).
-PATIENCE = {Priority.HIGH: 0.0, Priority.MEDIUM: 3.0, Priority.LOW: 15.0}
-
-_RANKS = {Priority.MEDIUM: Rank.PRIORITIZED, Priority.LOW: Rank.PLAIN}
+    def __init__(self, name: str) -> None:
+        self.patience = _PATIENCE[name]
 
 
 class Waiter(Item):
     """Somebody who waits for a slot."""
 
-    __slots__ = ()
+    __slots__ = ("_lane",)
+
+    _lane: _Lane
 
     def grant(self) -> None:
         """It has one."""
         raise NotImplementedError
+
+
+class _Lane:
+    """Those of one priority, first in, first out; who leaves before their turn is skipped later.
+
+    Such never hold more memory than those that wait.
+    """
+
+    __slots__ = ("_gone", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: deque[Waiter] = deque()
+        self._gone = 0
+
+    def __len__(self) -> int:
+        return len(self.waiters) - self._gone
+
+    def pop(self) -> Waiter | None:
+        """Take out whose turn it is, None if nobody waits."""
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if waiter._queued:
+                waiter._queued = False
+                return waiter
+            self._gone -= 1
+        return None
+
+    def leave(self, waiter: Waiter) -> None:
+        waiter._queued = False
+        self._gone += 1
+        if self._gone > _FEW and self._gone * 2 > len(self.waiters):
+            self.waiters = deque(each for each in self.waiters if each._queued)
+            self._gone = 0
 
 
 class SlotOrder:
@@ -51,14 +94,15 @@ class SlotOrder:
         everybody: whether nobody has to wait.
     """
 
-    __slots__ = ("_limit", "_line", "_patience", "everybody", "held", "on_room")
+    __slots__ = ("_limit", "_low", "_medium", "_patience", "everybody", "held", "on_room")
 
     def __init__(self, limit: int) -> None:
         self.on_room: Callable[[], None] = lambda: None
         self.held = 0
         self.everybody = False
         self._limit = limit
-        self._line: Line[Waiter] = Line()
+        self._medium = _Lane()
+        self._low = _Lane()
         self._patience: Patience[Waiter] = Patience()
 
     @property
@@ -69,14 +113,14 @@ class SlotOrder:
     @limit.setter
     def limit(self, limit: int) -> None:
         self._limit = limit
-        while self.held < limit and self._line:
-            self._let_in(self._line.pop())
+        while self.held < limit and (waiter := self._pop()) is not None:
+            self._let_in(waiter)
         self._tell()
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._line)
+        return len(self._medium) + len(self._low)
 
     def has_room(self) -> bool:
         """Whether a slot is free; then nobody waits."""
@@ -98,37 +142,42 @@ class SlotOrder:
         """Wait for a slot; whether `next_time` is earlier than it was."""
         waiter._since = now
         waiter._latest = now + patience
-        self._line.join(waiter, _RANKS[priority])
+        waiter._lane = lane = self._medium if priority is Priority.MEDIUM else self._low
+        waiter._queued = True
+        lane.waiters.append(waiter)
         return self._patience.note(waiter)
 
     def give_up(self, waiter: Waiter) -> None:
         """The waiter waits no longer, and has none."""
-        self._line.leave(waiter)
+        waiter._lane.leave(waiter)
 
     def leave(self) -> None:
         """A slot comes back: who is next has it, in this step."""
         self.held -= 1
         if self.held < self._limit:
-            waiter = self._line.pop()
+            waiter = self._medium.pop() or self._low.pop()
             if waiter is None:
                 self.on_room()
             else:
-                self._let_in(waiter)
+                self.held += 1
+                waiter.grant()
 
     def lose_patience(self, now: float) -> None:
         """Let in all who have waited for too long."""
         for waiter in self._patience.pop_due(now):
-            self._line.leave(waiter)
+            self.give_up(waiter)
             self._let_in(waiter)
 
     def let_everybody_in(self) -> None:
         """From now on nobody waits."""
         self.everybody = True
-        while self._line:
-            self._let_in(self._line.pop())
+        while (waiter := self._pop()) is not None:
+            self._let_in(waiter)
 
-    def _let_in(self, waiter: Waiter | None) -> None:
-        assert waiter is not None
+    def _pop(self) -> Waiter | None:
+        return self._medium.pop() or self._low.pop()
+
+    def _let_in(self, waiter: Waiter) -> None:
         self.held += 1
         waiter.grant()
 

@@ -25,6 +25,7 @@ __all__ = [
     "check_identifier",
     "check_names",
     "check_seconds",
+    "check_work",
     "make_coroutine",
     "name_exceptions",
     "takes_keyword",
@@ -91,6 +92,7 @@ def check_call(
 
 
 _VARIADIC = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+_ASYNC_OR_VARIADIC = inspect.CO_COROUTINE | _VARIADIC
 
 
 def _plain_code(fn: object) -> CodeType | None:
@@ -105,6 +107,22 @@ def _plainly_takes(fn: object, count: int) -> bool:
     if code is None or code.co_flags & _VARIADIC or code.co_kwonlyargcount:
         return False
     return code.co_argcount - isinstance(fn, MethodType) == count
+
+
+def check_work(fn: Callable[..., object], args: tuple[object, ...], what: str) -> None:
+    """Raise `TypeError` unless *fn*, called with *args*, would return a coroutine.
+
+    This is on the way of much work: one look is enough at a plain function or method.
+    """
+    code = _plain_code(fn)
+    if (
+        code is None
+        or code.co_flags & _ASYNC_OR_VARIADIC != inspect.CO_COROUTINE
+        or code.co_kwonlyargcount
+        or code.co_argcount - (type(fn) is MethodType) != len(args)
+    ):
+        check_async(fn, what)
+        check_call(fn, args, what)
 
 
 def takes_keyword(fn: Callable[..., object], keyword: str) -> bool:

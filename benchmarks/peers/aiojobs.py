@@ -75,6 +75,8 @@ WORKS = {
     "queued-tasks-yield": PeerWork(spawned(1, yielding)),
     "microtasks": PeerWork(spawned(SLOTS, at_once)),
     "microtasks-yield": PeerWork(spawned(SLOTS, yielding)),
+    "microtasks-few-tasks": PeerWork(spawned(SLOTS, at_once)),
+    "microtasks-few-tasks-yield": PeerWork(spawned(SLOTS, yielding)),
 }
 
 if __name__ == "__main__":

@@ -149,6 +149,29 @@ def limited(job_of: Callable[[Countdown], Job]) -> Measure:
     return measure
 
 
+def spawned(job_of: Callable[[Countdown], Job]) -> Measure:
+    """A task for each item, which waits for the semaphore."""
+
+    async def measure(size: int) -> float:
+        semaphore = asyncio.Semaphore(SLOTS)
+        countdown = Countdown(size)
+        job = job_of(countdown)
+        tasks = set()
+
+        async def run() -> None:
+            async with semaphore:
+                await job()
+
+        began = clock()
+        for _ in range(size):
+            tasks.add(task := asyncio.create_task(run()))
+            task.add_done_callback(tasks.discard)
+        await countdown.done.wait()
+        return (clock() - began) / size
+
+    return measure
+
+
 def bursts(hooks: int) -> Measure:
     """A queue for each that listens, and a task that reads it."""
 
@@ -205,8 +228,10 @@ WORKS = {
     "queued-tasks": PeerWork(queued(lambda countdown: countdown.return_at_once)),
     "queued-tasks-yield": PeerWork(queued(lambda countdown: countdown.yield_once)),
     "schedules": PeerWork(schedules),
-    "microtasks": PeerWork(limited(lambda countdown: countdown.return_at_once)),
-    "microtasks-yield": PeerWork(limited(lambda countdown: countdown.yield_once)),
+    "microtasks": PeerWork(spawned(lambda countdown: countdown.return_at_once)),
+    "microtasks-yield": PeerWork(spawned(lambda countdown: countdown.yield_once)),
+    "microtasks-few-tasks": PeerWork(limited(lambda countdown: countdown.return_at_once)),
+    "microtasks-few-tasks-yield": PeerWork(limited(lambda countdown: countdown.yield_once)),
     "events-burst-1": PeerWork(bursts(1)),
     "events-burst-10": PeerWork(bursts(10)),
     "events-awaited-1": PeerWork(awaited(1)),
