@@ -46,6 +46,7 @@ from trio_modules._util import (
     check_identifier,
     check_names,
     check_seconds,
+    check_work,
     takes_keyword,
 )
 from trio_modules._workers import Guest
@@ -1165,8 +1166,7 @@ class Module:
 
         The caller's cancellation applies as usual, while it waits, too.
         """
-        check_async(async_fn, "run_microtask")
-        check_call(async_fn, args, "run_microtask")
+        check_work(async_fn, args, "run_microtask")
         label, workers = _label(name, async_fn), self._module_part.workers
         return await self._module_part.microtasks.run(
             lambda _: workers.seamed("microtask", label, async_fn)(*args),
