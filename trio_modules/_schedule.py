@@ -147,19 +147,17 @@ class Line(Generic[ItemT]):
     more memory than those that wait.
     """
 
-    __slots__ = ("_gone", "_plain", "_prioritized", "_skipped")
+    __slots__ = ("_count", "_gone", "_plain", "_prioritized", "_skipped")
 
     def __init__(self) -> None:
+        self._count = 0
         self._prioritized: OrderedDict[ItemT, None] = OrderedDict()
         self._plain: deque[ItemT] = deque()
         self._gone: dict[ItemT, int] = {}  # how often each is to be skipped
         self._skipped = 0  # the sum of these
 
-    def __bool__(self) -> bool:
-        return bool(self._prioritized) or len(self._plain) > self._skipped
-
     def __len__(self) -> int:
-        return len(self._prioritized) + len(self._plain) - self._skipped
+        return self._count
 
     @property
     def size(self) -> int:
@@ -176,13 +174,16 @@ class Line(Generic[ItemT]):
             self._join_prioritized(item, rank)
         elif not item._queued:
             item._queued = True
+            self._count += 1
             self._plain.append(item)
-        return len(self._plain) - self._skipped + len(self._prioritized) == 1
+        return self._count == 1
 
     def _join_prioritized(self, item: ItemT, rank: Rank) -> None:
-        if item._queued and item not in self._prioritized:
+        if not item._queued:
+            item._queued = True
+            self._count += 1
+        elif item not in self._prioritized:
             self._leave_plain(item)
-        item._queued = True
         self._prioritized[item] = None
         if rank is Rank.FRONT:
             self._prioritized.move_to_end(item, last=False)
@@ -190,6 +191,7 @@ class Line(Generic[ItemT]):
     def leave(self, item: ItemT) -> None:
         """Let *item*, which is in the line, leave before its turn."""
         item._queued = False
+        self._count -= 1
         if item in self._prioritized:
             del self._prioritized[item]
         else:
@@ -203,15 +205,16 @@ class Line(Generic[ItemT]):
 
     def pop(self) -> ItemT | None:
         """Take out whose turn it is, None if nobody is there."""
+        if not self._count:
+            return None
         if self._prioritized:
             item = self._prioritized.popitem(last=False)[0]
         else:
             while self._skipped and self._is_skipped(self._plain[0]):
                 self._plain.popleft()
-            if not self._plain:
-                return None
             item = self._plain.popleft()
         item._queued = False
+        self._count -= 1
         return item
 
     def _is_skipped(self, item: ItemT) -> bool:

@@ -350,8 +350,10 @@ class ModuleTasks:
         now = board.time()
         if task._due is not None or task._extras is not NO_EXTRAS:
             self._go_on(task, board, now)
-        if task._due is None and not task._queued:
-            self._complete(task)
+            if task._due is None and not task._queued:
+                self._complete(task)
+        else:
+            del self.pending[task]
         following = board.succeed(task, now)
         if following is not None and following._tasks is self and not runner.spent:
             self.execute(following, runner)
