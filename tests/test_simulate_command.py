@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,30 @@ def few(app):
 
 def no_app():
     pass
+
+class Broken(Exception):
+    pass
+
+def talkative():
+    module = Module("store", restart=Restart())
+
+    @module.service_worker(backoff=1)
+    async def work():
+        print("at work")
+        await trio.sleep(60)
+        raise Broken("it is broken")
+
+    return App(module)
+
+def forgetful():
+    module = Module("store")
+
+    @module.service_worker(backoff=1)
+    async def work():
+        await trio.sleep(60)
+        {}["nothing"]
+
+    return App(module)
 
 five = 5
 """
@@ -157,6 +182,68 @@ def test_a_check_and_a_part(service: Path, capsys: pytest.CaptureFixture[str]) -
     assert answer.line("replay: ").endswith(f"--every never --only shop --check {check}")
 
 
+# A shell that runs the tests in the background has its children ignore SIGINT.
+ALLOW_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+QUIET = ("--seeds", "0", "--duration", "10min", "--every", "never")
+
+
+def test_what_the_service_prints_is_not_shown(
+    service: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """it would be printed once for each simulation, of which a failure takes many."""
+    answer = simulate(capsys, f"{service}:talkative", *QUIET)
+    assert (answer.code, answer.out) == (0, "1 seed, 0 strikes, 9 restarts: no promise broken\n")
+
+
+@pytest.mark.parametrize("bug", ["RuntimeError", "{}:Broken"])
+def test_exceptions_that_no_outage_explains(
+    bug: str, service: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--bug names one more, of Python's own or of the user's; the usual ones stay."""
+    name = bug.format(service)
+    options = (*QUIET, "--bug", name, "--no-shrink")
+    answer = simulate(capsys, f"{service}:talkative", *options)
+    assert answer.code == (1 if "Broken" in bug else 0)
+    if answer.code:
+        assert "there is a bug in 'work' of 'store': Broken(it is broken)" in answer.out
+        assert answer.line("replay: ").endswith(f"--every never --bug {name}")
+    assert simulate(capsys, f"{service}:forgetful", *options).code == 1
+
+
+@pytest.mark.process
+def test_ctrl_c_ends_it_with_one_line(service: Path) -> None:
+    """it says how far it came, without a traceback, and exits with 130."""
+    service.write_text(f"{SERVICE}\n{ALLOW_CTRL_C}")
+    terminal, other_end = pty.openpty()
+    running = subprocess.Popen(
+        [
+            sys.executable,
+            *CLI,
+            "simulate",
+            f"{service}:make_app",
+            "--seeds",
+            "0:100000",
+            "--",
+            "sound",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=other_end,
+        text=True,
+        env=environment(),
+    )
+    os.close(other_end)
+    shown = ""
+    while "1/100000" not in shown:
+        shown += os.read(terminal, 10_000).decode()
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    shown += os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert running.returncode == 128 + signal.SIGINT
+    assert re.fullmatch(r"\d+ seeds?, \d+ strikes?, \d+ restarts?, then interrupted\n", said)
+    assert "Traceback" not in shown
+
+
 MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("make_app", ["--seeds", "x"], ["--seeds", "0:1000", "'x'"]),
     ("make_app", ["--seeds", "5:5"], ["at least one seed", "'5:5'"]),
@@ -170,6 +257,8 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("make_app", ["--targets", "nobody/*"], ["'nobody/*'", "shop/worker:sell"]),
     ("make_app", ["--only", "shopp"], ["'shopp'", "did you mean 'shop'"]),
     ("make_app", ["--check", "{}:five"], ["five", "must be a function", "5"]),
+    ("make_app", ["--bug", "KeyErorr"], ["'KeyErorr'"]),
+    ("make_app", ["--bug", "{}:five"], ["five", "must be an exception", "5"]),
     ("make_app", ["--check", "{}:nothing"], ["no attribute 'nothing'"]),
     ("no_app", [], ["must return an App", "got None"]),
     ("five", [], ["five", "got 5"]),

@@ -7,11 +7,15 @@ process finds it for itself.
 from __future__ import annotations
 
 import argparse
+import builtins
+import contextlib
 import logging
 import math
 import multiprocessing
+import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +29,7 @@ import attrs
 from trio_modules import App
 from trio_modules.testing._faults import Action, Fault, UnknownTarget, parse_fault
 from trio_modules.testing._plan import FaultPlan
-from trio_modules.testing._simulate import SimulationResult, simulate
+from trio_modules.testing._simulate import BUGS, SimulationResult, simulate
 from trio_modules.testing._simulating import MakeApp, SimulationError
 
 __all__ = ["MISTAKES", "USAGE", "Found", "add_options", "run"]
@@ -35,7 +39,8 @@ T = TypeVar("T")
 MISTAKES: tuple[type[Exception], ...] = (SimulationError, UnknownTarget)
 USAGE = """ [--seeds 0:1000] [--duration 7d] [--every 1h]
        [--actions fail,hang] [--targets PATTERN] [--fault FAULT] [--only MODULE]
-       [--check TARGET] [--recovers-within 1h] [--picture FILE] [--jobs N] [--no-shrink]
+       [--check TARGET] [--bug EXCEPTION] [--recovers-within 1h] [--picture FILE]
+       [--jobs N] [--no-shrink]
       """
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -43,6 +48,8 @@ _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[smhdw]?)")
 _NEVER = "never"
 _RECOVERY = 3600.0
 _BAR = 30
+#: The exit code of what Ctrl-C has ended.
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 class Found(Protocol):
@@ -70,6 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--fault", action="append", type=_typed(parse_fault), default=[], help=_FAULT_HELP)
     add("--only", action="append", metavar="MODULE", default=[], help="simulate a part")
     add("--check", metavar="TARGET", help="a function that takes the app and raises")
+    add("--bug", action="append", metavar="EXCEPTION", default=[], help=_BUG_HELP)
     add("--recovers-within", type=_typed(_seconds_or_never), default=_RECOVERY, help="default: 1h")
     add("--picture", type=Path, metavar="FILE", help="where to draw the failing run, as SVG")
     add("--jobs", type=_typed(_jobs), default=1, metavar="N", help="processes; default: 1")
@@ -77,6 +85,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 _FAULT_HELP = "a fault by name, without random ones: \"fail('store/worker:poll', at=60)\""
+
+_BUG_HELP = "an exception that no outage explains, beside the usual ones: OSError or TARGET"
 
 
 def _typed(read: Callable[[str], T]) -> Callable[[str], T]:
@@ -136,21 +146,31 @@ class _Order:
     plan: FaultPlan
     only: tuple[str, ...]
     check: str | None
+    bugs: tuple[str, ...]
     recovers_within: float | None
     first_seed: int
 
     def simulate(self, seed: int, *, shrink: bool) -> SimulationResult:
-        return simulate(
-            cast("MakeApp", self.target),
-            seed=seed,
-            duration=self.duration,
-            faults=self.plan,
-            check=self._check(),
-            recovers_within=self.recovers_within,
-            only=self.only,
-            shrink=shrink,
-            compare=seed == self.first_seed,
-        )
+        """Simulate one seed; what the service prints is lost, as it would print it many times."""
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            return simulate(
+                cast("MakeApp", self.target),
+                seed=seed,
+                duration=self.duration,
+                faults=self.plan,
+                check=self._check(),
+                bugs=(*BUGS, *map(self._bug, self.bugs)),
+                recovers_within=self.recovers_within,
+                only=self.only,
+                shrink=shrink,
+                compare=seed == self.first_seed,
+            )
+
+    def _bug(self, name: str) -> type[BaseException]:
+        found = getattr(builtins, name, None) or self.target.find(name)
+        if not isinstance(found, type) or not issubclass(found, BaseException):
+            raise SimulationError(f"{name!r} must be an exception, got {found!r}")
+        return found
 
     def _check(self) -> Callable[[App], object] | None:
         if self.check is None:
@@ -168,6 +188,8 @@ class _Order:
             words += ["--only", name]
         if self.check is not None:
             words += ["--check", self.check]
+        for name in self.bugs:
+            words += ["--bug", name]
         if self.recovers_within != _RECOVERY:
             words += ["--recovers-within", _shown(self.recovers_within)]
         if self.target.args:
@@ -213,6 +235,7 @@ def _order_of(target: Found, options: argparse.Namespace) -> _Order:
         plan=plan,
         only=tuple(options.only),
         check=options.check,
+        bugs=tuple(options.bug),
         recovers_within=_unless_never(options.recovers_within),
         first_seed=options.seeds[0],
     )
@@ -228,16 +251,29 @@ def _unless_never(seconds: float | None) -> float | None:
 def run(target: Found, options: argparse.Namespace) -> int:
     """Simulate one seed after another until one fails; return the exit code."""
     order = _order_of(target, options)
-    seeds: range = options.seeds
-    total = _Total(len(seeds))
-    for summary in _summaries(order, seeds, min(options.jobs, len(seeds))):
-        total.add(summary)
-        if not summary.ok:
-            total.end()
-            return _tell(order, summary.seed, options)
-    total.end()
+    total = _Total(len(options.seeds))
+    try:
+        failed = _first_failure(order, options, total)
+        if failed is not None:
+            return _tell(order, failed, options)
+    except KeyboardInterrupt:
+        print(f"{total}, then interrupted")
+        return _INTERRUPTED
     print(f"{total}: no promise broken")
     return 0
+
+
+def _first_failure(order: _Order, options: argparse.Namespace, total: _Total) -> int | None:
+    """The first seed that fails, None if none does."""
+    seeds: range = options.seeds
+    try:
+        for summary in _summaries(order, seeds, min(options.jobs, len(seeds))):
+            total.add(summary)
+            if not summary.ok:
+                return summary.seed
+    finally:
+        total.end()
+    return None
 
 
 def _tell(order: _Order, seed: int, options: argparse.Namespace) -> int:
@@ -285,12 +321,18 @@ def _summaries(order: _Order, seeds: range, jobs: int) -> Iterator[_Summary]:
         return
     context = multiprocessing.get_context("spawn")
     level = logging.getLogger().getEffectiveLevel() - 1
-    with ProcessPoolExecutor(jobs, context, logging.disable, (level,)) as executor:
+    with ProcessPoolExecutor(jobs, context, _begin_process, (level,)) as executor:
         try:
             for summary in executor.map(partial(_summary, order), seeds):
                 yield _without_mistake(summary)
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def _begin_process(level: int) -> None:
+    """Log as the first process does, and leave Ctrl-C to it; it reaches all of them."""
+    logging.disable(level)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
 
 
 def _without_mistake(summary: _Summary) -> _Summary:

@@ -26,10 +26,17 @@ from trio_modules.testing._timeline import timeline
 from trio_modules.testing._trace import TraceEntry, Violation, trace_text
 from trio_modules.testing._watch import KEPT_STEPS
 
-__all__ = ["NotDeterministic", "SimulationFailed", "SimulationResult", "simulate"]
+__all__ = ["BUGS", "NotDeterministic", "SimulationFailed", "SimulationResult", "simulate"]
 
 #: Exceptions that no outage explains.
-_BUGS = (AssertionError, AttributeError, NameError, TypeError)
+BUGS: tuple[type[BaseException], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    TypeError,
+)
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
@@ -171,7 +178,7 @@ def simulate(
     duration: float = 86_400.0,
     faults: FaultPlan | Iterable[Fault] | None = None,
     check: Callable[[App], object] | None = None,
-    bugs: tuple[type[BaseException], ...] = _BUGS,
+    bugs: tuple[type[BaseException], ...] = BUGS,
     recovers_within: float | None = 3600.0,
     only: Iterable[str] = (),
     shrink: bool = True,
@@ -196,7 +203,8 @@ def simulate(
         faults: a plan, or the faults themselves; one random fault an hour by default.
         check: called with the app whenever all is quiet, and once its block was left; what it
             raises is a violation.
-        bugs: exceptions whose report is a violation, since no outage explains them.
+        bugs: exceptions whose report is a violation, since no outage explains them: by default
+            ArithmeticError, AssertionError, AttributeError, LookupError, NameError and TypeError.
         recovers_within: seconds after the last fault, at most, after which everything wanted must
             be online at the end, aside from modules that are meant to stay offline when their
             restarts are exhausted; None for no such promise.
