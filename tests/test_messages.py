@@ -730,3 +730,24 @@ def test_a_target_with_a_bug(
     assert result.returncode == 1
     assert culprit in result.stderr
     assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("begin", "shown"),
+    [
+        (lambda module, fn: module.new_task(fn), "new_task can't call .*nothing' .*<the task>,"),
+        (lambda module, fn: module.task(fn, every=60), "task can't call .*nothing' .*<the task>,"),
+        (lambda module, fn: module.hook("m/event", fn), "hook can't call .*nothing' .*<the data>,"),
+    ],
+    ids=["new_task", "task", "hook"],
+)
+def test_a_wrong_signature_shows_what_will_be_given(
+    begin: Callable[[Module, object], object], shown: str
+) -> None:
+    """an argument that comes later is named, since there is no value yet."""
+
+    async def nothing() -> None:
+        pass
+
+    with pytest.raises(TypeError, match=shown):
+        begin(Module("m"), nothing)

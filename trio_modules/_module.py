@@ -39,6 +39,7 @@ from trio_modules._status import ModuleStatus
 from trio_modules._tasks import BaseTask, Rhythm, TaskModule, check_at, check_misfire, cron_rhythm
 from trio_modules._taskwork import DeclaredTask
 from trio_modules._util import (
+    Placeholder,
     callable_name,
     check_async,
     check_call,
@@ -66,6 +67,9 @@ R = TypeVar("R")
 FnT = TypeVar("FnT", bound=Callable[..., Awaitable[object]])
 GenT = TypeVar("GenT")
 AsyncFn = Callable[..., Awaitable[object]]
+
+_A_TASK = Placeholder("the task")
+_THE_DATA = Placeholder("the data")
 
 #: The last quarter of the stop time belongs to the stop functions and lifespans.
 _LARGEST_GRACE = 0.75
@@ -833,7 +837,7 @@ class Module:
         tasks = self._module_part.tasks_made or self._module_part.own_tasks
         if async_fn is not tasks.known_fn:  # thousands of tasks may share one function
             check_async(async_fn, "new_task")
-            check_call(async_fn, (None,), "new_task")
+            check_call(async_fn, (_A_TASK,), "new_task")
             tasks.known_fn, tasks.known_name = async_fn, callable_name(async_fn)
         if name is not None:
             check_identifier("name", name)
@@ -911,7 +915,7 @@ class Module:
                 misfire=misfire,
             )
         check_async(async_fn, "task")
-        check_call(async_fn, (None, *args), "task")
+        check_call(async_fn, (_A_TASK, *args), "task")
         rhythm = _rhythm(every, cron, at, timezone, jitter, misfire)
         lasts = self._module_part.lasts_now()
         task = Task(self._module_part.own_tasks, _with_args(async_fn, args), _label(name, async_fn))
@@ -1098,7 +1102,7 @@ class Module:
                 retry=retry,
             )
         check_async(async_fn, "hook")
-        check_call(async_fn, (None, *args), "hook")
+        check_call(async_fn, (_THE_DATA, *args), "hook")
         label = _label(name, async_fn)
         hook = Hook(
             of=event if isinstance(event, str) else cast("Event[object]", event),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
 
 __all__ = [
+    "Placeholder",
     "awaiting",
     "callable_name",
     "check_async",
@@ -71,6 +72,18 @@ def check_async(fn: object, what: str) -> None:
 
 def _shown(fn: object) -> str:
     return repr(getattr(fn, "__qualname__", fn))
+
+
+class Placeholder:
+    """Stands in a check for an argument that comes later, and shows what that will be."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
 
 
 def check_call(
