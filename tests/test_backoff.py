@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+import re
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_modules import Backoff, Restart
-from trio_modules._backoff import RestartTracker
+from trio_modules._backoff import RestartTracker, checked_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RNG = random.Random(0)
 
@@ -105,3 +109,59 @@ def test_a_new_budget() -> None:
     assert tracker.failed(0, 2, RNG) is None
     tracker.renew()
     assert tracker.failed(0, 3, RNG) == 1
+
+
+def test_the_window_includes_its_beginning() -> None:
+    """a restart exactly `within` seconds ago still counts, one that is older doesn't."""
+    for second, expected in ((10, None), (10.001, 0)):
+        tracker = RestartTracker(Restart(max_restarts=1, within=10, backoff=Backoff(initial=0)))
+        assert tracker.failed(0, 0, RNG) == 0
+        assert tracker.failed(0, second, RNG) == expected
+
+
+def test_the_jitter_is_the_generators() -> None:
+    """the same generator gives the same delay, here as in a tracker; upwards is upwards."""
+    backoff = Backoff(initial=10, jitter=0.5)
+    expected = 10 * (1 + 0.5 * random.Random(7).uniform(-1, 1))
+    assert backoff.delay(1, random.Random(7)) == expected
+    assert RestartTracker(Restart(backoff=backoff)).failed(0, 1, random.Random(7)) == expected
+
+
+def test_small_delays_stay_what_they_are() -> None:
+    """nothing rounds them up; no delay is no delay, after any number of failures."""
+    assert Backoff(initial=0.25).delay(1) == 0.25
+    assert Backoff(initial=0).delay(5) == 0
+    assert Backoff(initial=0, growth="exponential").delay(5000) == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "value", "message"),
+    [
+        (Backoff, "initial", -1, "initial must be at least 0, got -1"),
+        (Backoff, "maximum", "5", "maximum must be a number of seconds, got '5'"),
+        (Backoff, "reset_after", -2, "reset_after must be at least 0, got -2"),
+        (Backoff, "growth", "cubic", "growth must be 'linear' or 'exponential', got 'cubic'"),
+        (Backoff, "jitter", 1.5, "jitter must be a fraction from 0 to 1, got 1.5"),
+        (Backoff, "jitter", -0.5, "jitter must be at least 0, got -0.5"),
+        (Backoff().delay, "failures", 0, "failures must be at least 1, got 0"),
+        (Restart, "max_restarts", -1, "max_restarts must be at least 0, got -1"),
+        (Restart, "within", -1, "within must be at least 0, got -1"),
+        (Restart, "backoff", 2, "backoff must be a Backoff, got 2"),
+        (Restart, "exhausted", "go", "exhausted must be 'shutdown' or 'offline', got 'go'"),
+        (checked_policy, "restart", 5, "restart must be a Restart, got 5"),
+    ],
+)
+def test_what_is_wrong_is_named_and_shown(
+    what: Callable[..., object], name: str, value: object, message: str
+) -> None:
+    """the whole message, since all of it is for people."""
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
+        what(**{name: value})
+
+
+def test_what_is_allowed_at_the_edges() -> None:
+    """the whole delay as jitter, both ends of a failed module, no limit at all."""
+    assert Backoff(jitter=1).jitter == 1
+    assert Restart(exhausted="offline").exhausted == "offline"
+    assert Restart(exhausted="shutdown").exhausted == "shutdown"
+    assert checked_policy(None) == Restart(max_restarts=None)

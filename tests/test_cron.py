@@ -166,6 +166,23 @@ def test_a_match_is_strictly_later() -> None:
     assert cron.next_after(utc("2024-01-01T03:00:00.000001")) == utc("2024-01-02T03:00")
 
 
+def test_six_fields_across_the_changes_of_the_clocks() -> None:
+    """a star for hours or minutes follows the clock; a fixed time that lacks is due at its end."""
+    spring = "2024-03-31T00:30:00"
+    assert matches("0 * 2 * * *", BERLIN, spring, 1) == ["01. 02:00 +0200"]
+    assert matches("0 15 * * * *", BERLIN, spring, 2) == ["31. 03:15 +0200", "31. 04:15 +0200"]
+    assert matches("20 30 2 * * *", BERLIN, spring, 2) == ["31. 03:00 +0200", "01. 02:30 +0200"]
+    cron = Cron("20 30 2 * * *", ZoneInfo(BERLIN))
+    assert cron.next_after(utc(spring)) == utc("2024-03-31T01:00:00")
+
+
+def test_no_more_matches() -> None:
+    """the end of what a datetime can express is an error with the line and the moment."""
+    moment = datetime(9999, 12, 31, 12, tzinfo=UTC)
+    with pytest.raises(OverflowError, match=r"cron '0 3 \* \* \*' matches no more after .*9999"):
+        Cron("0 3 * * *", UTC).next_after(moment)
+
+
 def test_six_fields_begin_with_seconds() -> None:
     """with six fields the first is that of the seconds."""
     cron, moment, found = Cron("*/20 0 3 * * *", UTC), utc("2024-01-01T00:00"), []

@@ -8,6 +8,7 @@ import pytest
 from lifecycle_helpers import Trace, module_with
 
 from trio_modules import App, GraphError, Module
+from trio_modules._order import near_misses, topological_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,3 +130,20 @@ async def test_a_module_may_depend_on_one_that_is_registered_later(
     async with App(trace.module("web", "db"), trace.module("db")):
         pass
     assert trace.only(".start") == ["db.start", "web.start"]
+
+
+def test_near_misses_are_at_most_three() -> None:
+    """the hint names what is close, the closest first, and is empty if nothing is."""
+    assert near_misses("stoer", ["store", "printer"]) == "; did you mean 'store'?"
+    known = ["store1", "store2", "store3", "store4"]
+    hint = near_misses("store", known)
+    assert hint.count(" or ") == 2
+    assert hint.startswith("; did you mean 'store")
+    assert near_misses("clock", ["printer"]) == ""
+
+
+def test_an_order_that_fits_is_kept() -> None:
+    """modules that are declared after all that they need start in just that order."""
+    edges = {"b": [], "z": ["b"], "a": [], "c": ["a", "z"]}
+    assert topological_order(edges) == ["b", "z", "a", "c"]
+    assert topological_order({"c": ["a"], "b": ["c"], "a": []}) == ["a", "c", "b"]

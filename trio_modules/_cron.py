@@ -7,6 +7,7 @@ its hours or minutes just follows the clock.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Iterator
@@ -51,10 +52,11 @@ class Cron:
         Raises:
             OverflowError: if there is none that a datetime can express.
         """
-        for found in self._occurrences(moment):
-            # What exists twice is found again when its first time is over.
-            if found.astimezone(timezone.utc) > moment:
-                return found.astimezone(timezone.utc)
+        with contextlib.suppress(OverflowError):
+            for found in self._occurrences(moment):
+                # What exists twice is found again when its first time is over.
+                if found.astimezone(timezone.utc) > moment:
+                    return found.astimezone(timezone.utc)
         raise OverflowError(f"cron {self.line!r} matches no more after {moment!r}")
 
     def _occurrences(self, moment: datetime) -> Iterator[datetime]:
