@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from contextvars import ContextVar
@@ -1400,3 +1401,29 @@ async def test_a_task_begins_when_a_higher_limit_leaves_a_slot(autojump_clock: M
         await trio.sleep(1)
         assert trace.entries == [(1, "task")]
         m.nursery.cancel_scope.cancel()
+
+
+async def test_heavy_microtasks_do_not_follow_each_other_for_long(mock_clock: MockClock) -> None:
+    """each computes for a while without a checkpoint, and others have a turn after each."""
+    m = Module("m")
+    turns: list[str] = []
+
+    async def compute() -> None:
+        turns.append("microtask")
+        mock_clock.jump(0.05)
+
+    async def watch() -> None:
+        while True:
+            turns.append("other")
+            await trio.lowlevel.checkpoint()
+
+    async with App(m, max_concurrent_microtasks=1), trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        for _ in range(20):
+            m.start_microtask(compute, priority=MEDIUM)
+        while turns.count("microtask") < 20:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    runs = [len(list(run)) for name, run in itertools.groupby(turns) if name == "microtask"]
+    assert sum(runs) == 20
+    assert max(runs) <= 2  # the last of one pass of the scheduler and the first of the next one

@@ -2832,3 +2832,29 @@ def test_an_option_that_would_do_nothing_is_an_error(options: dict[str, Any], me
     declare: Any = Module("m").task
     with pytest.raises(ValueError, match=message):
         declare(work, **options)
+
+
+async def test_heavy_executions_do_not_follow_each_other_for_long(mock_clock: MockClock) -> None:
+    """each computes for a while without a checkpoint, and others have a turn after each."""
+    m = Module("m")
+    turns: list[str] = []
+
+    async def compute(_: Task) -> None:
+        turns.append("task")
+        mock_clock.jump(0.05)
+
+    async def watch() -> None:
+        while True:
+            turns.append("other")
+            await trio.lowlevel.checkpoint()
+
+    async with App(m, max_concurrent_tasks=1), trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        for _ in range(20):
+            m.new_task(compute).queue()
+        while turns.count("task") < 20:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    runs = [len(list(run)) for name, run in itertools.groupby(turns) if name == "task"]
+    assert sum(runs) == 20
+    assert max(runs) <= 2  # the last of one pass of the scheduler and the first of the next one

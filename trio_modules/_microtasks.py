@@ -28,7 +28,7 @@ from trio_modules._reporting import Reporter, take_apart
 from trio_modules._seam import AnyAsyncFn, Seam
 from trio_modules._slots import Priority, SlotOrder, Waiter
 from trio_modules._status import MicrotaskInfo
-from trio_modules._stepping import begin
+from trio_modules._stepping import TURN, begin
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import awaiting, callable_name, check_seconds, check_work
 from trio_modules._workers import Guest, Workers
@@ -263,19 +263,20 @@ class Microtasks:
     def _run_some(self, this: trio.lowlevel.Task) -> tuple[_Entry, Awaitable[object]] | None:
         """Run what ends in its first step, until one doesn't: that one, and its rest.
 
-        Also ends after so many that everybody else should have a turn.
+        Also ends after so many, or so long, that everybody else should have a turn.
         """
         assert self._slots is not None
         time = self._slots.time
+        until = time() + TURN
         for _ in range(SLICE):
-            if not self._granted:
+            if not self._granted or (now := time()) > until:
                 return None
             entry = self._granted.popleft()
             fn = entry.fn
             if fn is None:
                 continue
             self._workers.born(entry)
-            entry._since = time()
+            entry._since = now
             this.name = entry.name
             self._runners[this] = entry
             try:

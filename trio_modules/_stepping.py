@@ -12,9 +12,12 @@ from contextvars import Context
 from types import FrameType
 from typing import Generic, Literal, TypeVar, cast
 
-__all__ = ["begin", "first_step", "run_in_context"]
+__all__ = ["TURN", "begin", "first_step", "run_in_context"]
 
 T = TypeVar("T")
+
+#: Seconds for which small jobs may follow each other before everybody else has a turn.
+TURN = 0.01
 
 _TAKEN = object()
 _OVER = object()

@@ -23,7 +23,7 @@ from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._schedule import Rank
 from trio_modules._seam import Seam
 from trio_modules._status import TaskInfo, WorkCounts
-from trio_modules._stepping import begin, first_step
+from trio_modules._stepping import TURN, begin, first_step
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import NO_EXTRAS, BaseTask, Extras, Retry, Rhythm, TaskModule
 from trio_modules._util import awaiting
@@ -501,13 +501,15 @@ class _Runner:
     def _execute_some(self, this: trio.lowlevel.Task) -> tuple[BaseTask, Awaitable[object]] | None:
         """Execute what ends in its first step, until one doesn't: that one, and its rest.
 
-        Also ends after so many that everybody else should have a turn.
+        Also ends after so many, or so long, that everybody else should have a turn.
         """
         tasks = self._tasks
+        until = self._board.time() + TURN
         for _ in range(SLICE):
-            task, self.task = self.task, None
-            if task is None:
+            task = self.task
+            if task is None or task._since > until:  # it was taken when the one before had ended
                 return None
+            self.task = None
             this.name = task.name
             try:
                 rest = tasks.first_step(task)
