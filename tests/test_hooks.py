@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from contextvars import ContextVar
 from time import perf_counter
@@ -863,3 +864,31 @@ async def test_a_stop_that_hangs_on_a_hook_says_so(
     assert sink.status is ModuleStatus.OFFLINE
     with pytest.raises(ModuleOffline):
         event.trigger_nowait(2)
+
+
+async def test_a_heavy_hook_does_not_go_on_for_long(mock_clock: MockClock) -> None:
+    """a hook that computes for a while at each event leaves turns to others within a few."""
+    source, sink = Module("source"), Module("sink")
+    event = source.event("event", int)
+    turns: list[str] = []
+
+    async def compute(_: int) -> None:
+        turns.append("hook")
+        mock_clock.jump(0.05)
+
+    async def watch() -> None:
+        while True:
+            turns.append("other")
+            await trio.lowlevel.checkpoint()
+
+    sink.hook(event, compute, buffer=200)
+    async with App(source, sink), trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        for n in range(200):
+            event.trigger_nowait(n)
+        while turns.count("hook") < 200:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    runs = [len(list(run)) for name, run in itertools.groupby(turns) if name == "hook"]
+    assert sum(runs) == 200
+    assert max(runs) <= 2 * 16

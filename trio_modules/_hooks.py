@@ -9,6 +9,7 @@ left after a stop for good, or after a start that failed for good, is dropped, c
 from __future__ import annotations
 
 import functools
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from trio_modules._order import near_misses
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._seam import AnyAsyncFn, SeamedModule
 from trio_modules._status import HookInfo, ModuleStatus
+from trio_modules._stepping import TURN
 from trio_modules._timers import Timers
 from trio_modules._workers import Workers
 
@@ -48,6 +50,9 @@ AbortFn = Callable[[object], trio.lowlevel.Abort]
 
 #: How many events a hook takes before everybody else has a turn.
 SLICE = 256
+
+#: How many it takes before it looks whether that takes too long; a power of two is the quickest.
+LOOK = 16
 
 #: Seconds for which senders wait before somebody looks whether that can ever end.
 CYCLE_PATIENCE = 5.0
@@ -374,6 +379,7 @@ class ModuleEvents:
         """Handle one event after the other; let everybody else have a turn between slices."""
         with self._reading(hook) as (this, unpark):
             inbox, main, seam = hook.inbox, self.module.main_task, self.module.seam
+            time = trio.lowlevel.current_clock().current_time
             items, parked = inbox.items, inbox.parked
             assert main is not None
             while True:
@@ -385,10 +391,11 @@ class ModuleEvents:
                     if main.custom_sleep_data is None:
                         await trio.lowlevel.checkpoint_if_cancelled()
                 fn = self._function_of(hook) if seam.interceptors else hook.fn
-                item, left = None, SLICE
+                item, left = None, SLICE - 1
+                until = time() + TURN if len(items) > LOOK else math.inf
                 inbox.busy += 1
                 try:
-                    while items and left:
+                    while items and left and (left % LOOK or time() < until):
                         left -= 1
                         item = items.popleft()
                         if inbox.senders:
