@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
-from trio._core import _run
+
+from trio_modules.testing._scheduling import seeded_scheduling as deterministic_scheduling
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from trio_modules import App, Module, ModuleError
 
-
-@contextmanager
-def deterministic_scheduling(seed: int) -> Iterator[None]:
-    """Make each ``trio.run`` inside schedule its tasks as ``seed`` says."""
-    # Trio has no public switch for this; pytest-trio turns the same one for async tests.
-    scheduler: Any = _run
-    was_deterministic = scheduler._ALLOW_DETERMINISTIC_SCHEDULING
-    state = scheduler._r.getstate()
-    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
-    scheduler._r.seed(seed)
-    try:
-        yield
-    finally:
-        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = was_deterministic
-        scheduler._r.setstate(state)
+__all__ = [
+    "deterministic_scheduling",
+    "fail",
+    "let_run",
+    "reports_of",
+    "stray_cancelled",
+    "switch_off",
+]
 
 
 async def let_run() -> None:
