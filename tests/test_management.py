@@ -1476,6 +1476,88 @@ async def test_an_added_module_that_fails_its_start(autojump_clock: MockClock) -
     assert len(await reports_of(app, body)) == 1
 
 
+async def slow_failure() -> None:
+    await trio.sleep(10)
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize("other", ["manage", "add", "restart"])
+async def test_nothing_starts_while_others_of_the_same_addition_are_prepared(
+    other: str, autojump_clock: MockClock
+) -> None:
+    """all start or none: what else changes meanwhile doesn't start those that are ready."""
+    ready, slow = Module("ready"), Module("slow")
+    begun: list[float] = []
+
+    @ready.on_start
+    async def start() -> None:
+        begun.append(trio.current_time())
+
+    slow.on_prep(slow_failure)
+    app = App(Module("db"), managed=True)
+    app["db"].enable()
+    ready.enable()
+    slow.enable()
+
+    async def change() -> None:
+        await trio.sleep(5)
+        if other == "add":
+            await app.add(Module("third", enabled=True))
+        else:
+            await (app.manage() if other == "manage" else app.restart("db"))
+
+    async def body() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(change)
+            with pytest.raises(StartError):
+                await app.add(ready, slow)
+        assert begun == []
+        expected = {"db", "third"} if other == "add" else {"db"}
+        assert set(app.modules) == online(app) == expected
+
+    assert len(await reports_of(app, body)) == 1
+
+
+async def test_additions_wait_for_each_other(autojump_clock: MockClock) -> None:
+    """a module may be added that depends on one whose prep goes on; names are taken by then."""
+    first = Module("first")
+    first.on_prep(partial(trio.sleep, 10))
+    app = App(Module("db"))
+
+    async def add_dependent() -> None:
+        await trio.sleep(5)
+        await app.add(Module("second", depends_on=["first"]))
+        with pytest.raises(GraphError, match="'first' already"):
+            await app.add(Module("first"))
+
+    async with app:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(add_dependent)
+            await app.add(first)
+            assert trio.current_time() == 10
+            assert app["first"].online
+        assert online(app) == {"db", "first", "second"}
+
+
+async def test_who_waits_for_another_addition_can_be_cancelled(autojump_clock: MockClock) -> None:
+    """then nothing of it has happened, and the next one has its turn."""
+    first = Module("first")
+    first.on_prep(partial(trio.sleep, 10))
+    app = App(Module("db"))
+
+    async def add_in_vain() -> None:
+        with trio.move_on_after(1) as scope:
+            await app.add(Module("vain"))
+        assert scope.cancelled_caught
+
+    async with app, trio.open_nursery() as nursery:
+        nursery.start_soon(app.add, first)
+        await trio.sleep(1)
+        nursery.start_soon(add_in_vain)
+        await app.add(Module("next"))
+        assert online(app) == {"db", "first", "next"}
+
+
 async def test_a_failed_prep_among_added_modules(autojump_clock: MockClock) -> None:
     """when one of several preps fails none of the new modules is registered, in any order."""
     cache = Module("cache")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
 
+import attrs
 import trio
 
 from trio_modules._block import AppRun, Member, Settings
@@ -62,6 +63,19 @@ def current_app() -> App:
         raise RuntimeError("current_app() was called outside of anything that a module runs")
     assert isinstance(host.app, App)
     return host.app
+
+
+@attrs.define(eq=False)
+class _Addition:
+    """Modules whose prep goes on: all of them start, or none; nobody adds others meanwhile.
+
+    Attributes:
+        names: of the modules.
+        over: when that has ended.
+    """
+
+    names: frozenset[str]
+    over: trio.Event = attrs.field(factory=trio.Event)
 
 
 class App:
@@ -152,6 +166,7 @@ class App:
         self._room = EventRoom()
         self._seam = Seam()
         self._chosen: frozenset[str] | None = None
+        self._addition: _Addition | None = None
         self._run: AppRun | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
         self._started: trio.Event | None = None
@@ -310,8 +325,9 @@ class App:
 
     def _wish(self) -> list[str]:
         """What should run: all, or in a managed app what is enabled and what that depends on."""
+        new = () if self._addition is None else self._addition.names
         if not self._settings.managed and self._chosen is None:
-            return list(self._modules)
+            return [name for name in self._modules if name not in new]
         roots = set(self._modules if self._chosen is None else self._chosen)
         if self._settings.managed:
             roots = {name for name in roots if self._modules[name].enabled}
@@ -320,7 +336,7 @@ class App:
             logging.getLogger("trio_modules").warning(
                 "app %s is managed and no module of it is enabled: nothing will run", self.name
             )
-        return [name for name in self._modules if name in wanted]
+        return [name for name in self._modules if name in wanted and name not in new]
 
     def _with_needs(self, names: Iterable[str]) -> set[str]:
         """These modules and what they depend on, directly or not."""
@@ -553,6 +569,9 @@ class App:
         A cancelled caller stops nothing.
         """
         run = await self._managing("add()")
+        while self._addition is not None:
+            await self._addition.over.wait()
+            run = await self._managing("add()")
         new = list(modules)
         self._check_new(new)
         self._check_free(new)
@@ -564,7 +583,8 @@ class App:
         units = run.adopt(members)
         if owner is not None:
             owner._module_part.unit.owned = [*(owner._module_part.unit.owned or ()), *units]
-        await self._prepare_and_start(run, [member.part for member in members])
+        self._addition = _Addition(frozenset(module.name for module in new))
+        await self._prepare_and_start(run, [member.part for member in members], self._addition)
 
     def _check_free(self, modules: list[Module]) -> None:
         for module in modules:
@@ -608,7 +628,7 @@ class App:
                     f"module {name!r} depends on {other!r}, which is being removed", (name, other)
                 )
 
-    async def _prepare_and_start(self, run: AppRun, parts: list[Part]) -> None:
+    async def _prepare_and_start(self, run: AppRun, parts: list[Part], addition: _Addition) -> None:
         errors: list[Exception] = []
         over = trio.Event()
 
@@ -624,21 +644,32 @@ class App:
             over.set()
 
         async def prepare() -> None:
-            await run.prep_modules(parts, failed)
+            try:
+                await run.prep_modules(parts, failed)
+                if errors:
+                    detach_all()
+            finally:
+                self._addition = None
+                addition.over.set()
             if errors:
-                for part in reversed(parts):
-                    if run.supervisor.units.get(part.name) is part.unit:
-                        run.supervisor.detach(part.unit)
                 over.set()
             else:
-                wish = set(self._wish())
-                units = [unit for unit in _units(run) if unit.name in wish]
-                new = {part.unit for part in parts}
-                run.supervisor.want(
-                    [unit for unit in units if not unit.hold or unit in new],
-                    [unit for unit in units if unit in new],
-                    done,
-                )
+                start()
+
+        def detach_all() -> None:
+            for part in reversed(parts):
+                if run.supervisor.units.get(part.name) is part.unit:
+                    run.supervisor.detach(part.unit)
+
+        def start() -> None:
+            wish = set(self._wish())
+            units = [unit for unit in _units(run) if unit.name in wish]
+            new = {part.unit for part in parts}
+            run.supervisor.want(
+                [unit for unit in units if not unit.hold or unit in new],
+                [unit for unit in units if unit in new],
+                done,
+            )
 
         run.in_root(prepare, "add()")
         await over.wait()
