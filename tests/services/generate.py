@@ -205,6 +205,8 @@ class Maker(WorkMaker):
         restart = self.restart(module=True)
         # What may be restarted for ever must be able to start.
         start_timeout = 30.0 if restart.max_restarts is None else self.rng.choice((None, 3.0, 6.0))
+        if start_timeout is not None:  # a short period would always end before its budget does
+            restart = attrs.evolve(restart, within=max(restart.within, 300.0))
         plan = ModulePlan(
             name=name,
             depends_on=depends_on,
