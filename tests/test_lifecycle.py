@@ -1419,6 +1419,40 @@ async def test_crashes_far_apart_do_not_add_up(autojump_clock: MockClock) -> Non
             await trio.sleep(60)
 
 
+async def test_a_long_stop_does_not_keep_crashes_apart(autojump_clock: MockClock) -> None:
+    """the budget counts from crash to crash, not from one end of a stop to the next."""
+    db = Module("db", restart=Restart(max_restarts=1, within=10, backoff=Backoff(initial=2)))
+    db.worker(raising(RestartModule("worn out"), 1))
+    takes = iter([0, 30])
+
+    @db.on_stop
+    async def stop() -> None:
+        await trio.sleep(next(takes))
+
+    with pytest.raises(ModuleCrashed) as caught:
+        async with App(db):
+            await trio.sleep_forever()
+    assert caught.value.crashes == 2
+    assert trio.current_time() == 1 + 2 + 1 + 30
+
+
+async def test_a_long_stop_is_no_long_run(autojump_clock: MockClock) -> None:
+    """only the time until a crash counts for reset_after, so the backoff grows all the same."""
+    backoff = Backoff(initial=1, reset_after=10)
+    db = Module("db", stop=partial(trio.sleep, 20), restart=Restart(backoff=backoff))
+    starts: list[float] = []
+
+    @db.worker
+    async def crash() -> None:
+        starts.append(trio.current_time())
+        await trio.sleep(1)
+        raise RestartModule
+
+    async with App(db):
+        await trio.sleep(69.5)
+    assert starts == [0, 22, 45, 69]
+
+
 async def test_a_restart_whose_start_fails_is_another_crash(autojump_clock: MockClock) -> None:
     """it is reported, spends the budget and is tried again after a longer backoff."""
     trace = Trace()
