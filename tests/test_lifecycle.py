@@ -1918,6 +1918,27 @@ async def enable(app: App, module: Module) -> None:
     await app.manage()
 
 
+async def test_an_interrupt_gives_nobody_more_time_to_stop(autojump_clock: MockClock) -> None:
+    """a stop that is about to run out of time does so then, not a moment after the interrupt."""
+    base = Module("base")
+    deaf = Module("deaf", depends_on=[base], stop_timeout=4)
+    deaf.on_stop(partial(stubborn, 10))
+    stopped: list[float] = []
+
+    @base.worker
+    async def watch() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stopped.append(trio.current_time())
+
+    base.worker(raising(KeyboardInterrupt(), 3.995))
+    with pytest.raises(KeyboardInterrupt):
+        async with App(base, deaf):
+            pass
+    assert stopped == [4]
+
+
 @pytest.mark.parametrize("where", ["start", "child", "service worker", "lifespan"])
 async def test_an_interrupted_start_is_no_failed_one(autojump_clock: MockClock, where: str) -> None:
     """a module that is started later: its KeyboardInterrupt leaves, and nothing else is said."""

@@ -492,8 +492,9 @@ class Supervisor:
 
     def _hurry(self, unit: Unit) -> None:
         unit.part.hurry(0.0)
-        if unit.stop_timer is not None:
-            unit.stop_timer.cancel()
+        timer = unit.stop_timer
+        if timer is not None and timer.when > trio.current_time() + NO_TIME:
+            timer.cancel()
             self.arm(unit)
 
     def _overdue(self, unit: Unit) -> None:
