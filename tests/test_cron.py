@@ -22,7 +22,7 @@ from trio_modules._cron import Cron, check_zone
 from trio_modules._tasks import WallClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 UTC = timezone.utc
 BERLIN = "Europe/Berlin"
@@ -504,6 +504,41 @@ async def test_nothing_is_made_up_for_without_a_time_that_passed(
         await app.restart("m")
         await trio.sleep(60)
     assert runs.times == []
+
+
+async def unschedule(task: Task) -> None:
+    task.schedule(None)
+
+
+async def unschedule_in_time(task: Task) -> None:
+    """Do it while the task is being executed."""
+    task.queue()
+    await trio.sleep(1)
+    assert task.executing
+    task.schedule(None)
+
+
+async def repeat_otherwise(task: Task) -> None:
+    task.repeat(4 * 3600)
+
+
+@pytest.mark.parametrize("order", [unschedule, unschedule_in_time, repeat_otherwise])
+async def test_times_that_were_called_off_are_not_made_up_for(
+    autojump_clock: MockClock, order: Callable[[Task], Awaitable[None]]
+) -> None:
+    """a time of the line that its user took back hasn't passed when the module starts anew."""
+    m, runs = Module("m"), Runs(takes=10)
+    task = m.task(runs.run, cron="0 * * * *")
+    app = runs.app = App(m, epoch=utc("2024-03-30T00:00"))
+    async with app:
+        await order(task)
+        await trio.sleep(2 * 3600)
+        before = list(runs.times)
+        await app.restart("m")
+        await trio.sleep(600)
+        assert runs.times == before
+        await trio.sleep(3600)
+    assert len(runs.times) == len(before) + 1
 
 
 # --- a wall clock that is set --------------------------------------------------------------

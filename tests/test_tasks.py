@@ -1571,6 +1571,22 @@ async def test_a_retry_that_waits_is_taken_out_by_a_stop(autojump_clock: MockClo
     assert jobs.times == {"x": [0]}
 
 
+async def test_a_retry_that_is_taken_out_of_the_schedule_is_forgotten(
+    autojump_clock: MockClock,
+) -> None:
+    """what the task is asked for after that is a first attempt."""
+    app, m, jobs = managed()
+    async with app:
+        task = jobs.task("x", Retry(50)).queue()
+        await trio.sleep(5)
+        assert task.attempt == 2
+        assert task.schedule(None).attempt == 1
+        await app.restart(m)
+        task.queue()
+        await trio.sleep(5)
+    assert jobs.times == {"x": [0, 5]}
+
+
 async def test_a_retry_that_had_just_been_begun_is_taken_out_by_a_stop(
     autojump_clock: MockClock,
 ) -> None:

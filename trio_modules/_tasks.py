@@ -466,7 +466,8 @@ class BaseTask(Item):
         return self
 
     def _keep_time(self, board: TaskOrder, rhythm: Rhythm) -> None:
-        self._with_extras().rhythm = rhythm
+        extras = self._with_extras()
+        extras.rhythm, extras.moment = rhythm, None
         self._scheduled_in = copy_context()
         if self._runner is None or rhythm.cron is not None:
             board.plan_next(self, rhythm)

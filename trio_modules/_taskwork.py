@@ -106,8 +106,10 @@ class ModuleTasks:
     def forget(self, task: BaseTask, why: str) -> None:
         """Nothing of the task is pending any more: nobody need wait for it."""
         self.pending.pop(task, None)
-        if task._extras is not NO_EXTRAS:
-            task._extras.rhythm = None
+        extras = task._extras
+        if extras is not NO_EXTRAS:
+            extras.rhythm = extras.moment = None
+            extras.attempt = 1  # what is asked for from here on has not been tried before
             task._settle(TaskCancelled(self.module.name, task.name, why))
 
     @property
@@ -383,6 +385,8 @@ class ModuleTasks:
         if extras is NO_EXTRAS:
             return
         extras.rhythm = None
+        if self.module.workers.open:  # else its cron line may miss that moment meanwhile
+            extras.moment = None
         if extras.result is not None:
             task._settle(self._error_of(task, None))
 

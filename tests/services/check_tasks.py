@@ -236,13 +236,20 @@ class TaskRules(Rules):
         task.due, task.retried, task.later = None, False, None
         task.decided = task.token is not None
         if task.token is None and task.joined is None:
-            task.interval = task.cron = None
+            self.nothing_follows(task)
+            task.attempt = 1
             if not task.vague:
                 self.resolve(task, "raised TaskCancelled")
+
+    def nothing_follows(self, task: Known) -> None:
+        """The task has no time any more, so there is none that it could miss."""
+        task.interval = task.cron = task.moment = None
 
     def repeat(self, task: Known, seconds: float) -> None:
         task.cron = None
         task.interval = seconds or None
+        if seconds:
+            task.moment = None
         if seconds and task.token is None:
             self.plan_next(task)
 
@@ -423,7 +430,7 @@ class TaskRules(Rules):
         if again is not None:
             self.join(task, again)
         if task.due is None and task.joined is None:
-            task.interval = task.cron = None
+            self.nothing_follows(task)
 
     def try_again(self, task: Known, execution: Execution) -> None:
         acts = task.plan.func.acts
