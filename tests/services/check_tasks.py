@@ -46,7 +46,8 @@ class Known:
         at_left: whether its declared time is still to come.
         attempt: how often it was tried.
         touched: when its time came the last time.
-        unsure: whether its module stopped just then, so that it may have missed that time.
+        unsure: whether nobody can tell any more which of its declared times it missed: its module
+            stopped just when one came, or too little was known of it until then.
     """
 
     plan: TaskPlan
@@ -293,6 +294,9 @@ class TaskRules(Rules):
             for task in self.by_module[name]:
                 self.arm(task)
         elif after is ModuleStatus.STARTING:
+            if before is ModuleStatus.STOPPING:  # it was offline within that very step
+                for task in self.by_module[name]:
+                    self.forget(task, is_offline=True)
             services = self.modules[name].services
             holding = any(service.ready_after is not None for service in services)
             for task in self.by_module[name]:
@@ -309,16 +313,21 @@ class TaskRules(Rules):
         task.decided = False
         task.attempt = 1
         if is_offline:
+            task.unsure = task.unsure or (task.vague and task.plan.cron is not None)
             task.vague = task.is_random
             self.resolve(task, "")
 
     def arm(self, task: Known) -> None:
         """A declared task is scheduled when its module has started."""
         plan = task.plan
-        if not plan.declared or task.cancelled or task.vague:
+        if not plan.declared or task.cancelled:
             return
-        if task.token is not None or task.unsure:
-            task.vague = True  # a start function has asked for it, or it may have missed a time
+        # A start function has asked for it, perhaps for this very moment, or it may have missed
+        # a time.
+        asked_for = task.token is not None or task.touched == self.now or self.is_just_due(task)
+        task.vague = task.vague or asked_for or task.unsure
+        if task.vague:
+            task.unsure = task.unsure or plan.at is not None  # it may be past, or not
             return
         task.interval, task.cron = plan.every, plan.cron
         if plan.every is not None:
