@@ -103,6 +103,7 @@ class TraceChecker:
         self.control = False
         self.may_hurry = False
         self.control_at: float | None = None
+        self.removing: set[str] = set()
         self.extended: set[str] = set()
         self.made = {made.serial: made for made in run.made.values()}
         self.trouble = False
@@ -212,6 +213,8 @@ class TraceChecker:
         if self.plan.managed or self.body_seen or module.runs or self.fallen:
             return
         for lower in module.plan.wants:
+            if lower in self.removing:
+                continue
             other = self.seen[lower]
             if not other.ever_online and (other.runs == 0 or other.status > OFFLINE):
                 self.fail(f"{name} starts before {lower}, which it wants, was started")
@@ -525,6 +528,8 @@ class TraceChecker:
         self.calls[record.token] = (record, status, runs)
         if status is STOPPING:
             self.expect_refusal(record)
+        if record.what == "RemoveIt":
+            self.removing.add(record.module)
         if record.what == "Extend":
             self.extended.add(record.module)
         if record.what == "AwaitOnline":
@@ -549,6 +554,8 @@ class TraceChecker:
         # One whose caller went away goes on, for nobody knows how long.
         if record.text not in ("gave up", "cancelled"):
             self.open_changes.discard(record.token)
+        if record.what == "RemoveIt" and record.text.startswith("raised GraphError"):
+            self.removing.discard(call.module)
         if record.what == "AwaitOnline":
             self.check_waiter(record)
         if record.text == "ran":
