@@ -103,6 +103,7 @@ class TraceChecker:
         self.control = False
         self.may_hurry = False
         self.control_at: float | None = None
+        self.body_interrupted = False
         self.removing: set[str] = set()
         self.extended: set[str] = set()
         self.made = {made.serial: made for made in run.made.values()}
@@ -603,6 +604,7 @@ class TraceChecker:
             # The first one begins the shutdown; one that arrives during it leaves no time for it.
             self.may_hurry |= held or self.control or self.shutdown_at is not None
             self.control = True
+            self.body_interrupted |= made.role == "body"
             if self.shutdown_at is not None and self.control_at is None and not held:
                 self.control_at = self.now
         if isinstance(made.exc, RestartModule) and record.module:
@@ -611,6 +613,8 @@ class TraceChecker:
     def on_shutdown(self, record: Record) -> None:
         if self.shutdown_at is None:
             self.shutdown_at = self.now
+            # It has yet to leave the body, whose nursery waits for what else is in there.
+            self.may_hurry |= self.body_interrupted and self.body_open
 
     def on_block(self, record: Record) -> None:
         if record.what == "body":
