@@ -184,7 +184,7 @@ class TraceChecker:
             module.was_online = True
             self.now_online(module.plan.name)
         if after is STOPPING:
-            module.fell_at_shutdown = before is ONLINE and self.shutdown_at is not None
+            module.fell_at_shutdown = before is ONLINE and self.stops_for_shutdown()
             self.check_turn(module, before)
 
     def now_online(self, name: str) -> None:
@@ -243,6 +243,16 @@ class TraceChecker:
         in_order = before is ONLINE and not self.has_crashed(name) and not module.troubled
         if in_order and self.body_is_waited_for():
             self.fail(f"{name} stops for the shutdown while the body still runs")
+
+    def stops_for_shutdown(self) -> bool:
+        """Whether a module that stops now does so because the app goes down.
+
+        While the body has time to end, what was asked for before goes on, a restart for example.
+        """
+        if self.shutdown_at is None:
+            return False
+        has_time = self.now < self.shutdown_at + self.plan.stop_timeout - EPSILON
+        return not (self.body_open and has_time and self.open_changes)
 
     def body_is_waited_for(self) -> bool:
         if not self.body_open or self.shutdown_at is None:
@@ -833,6 +843,7 @@ def check_quiet_end(run: Run, began: int | None, body_ran: bool) -> Iterator[str
 def check_stop_errors(run: Run, began: int | None) -> Iterator[str]:
     """What fails while everything stops leaves the block if nothing else does."""
     stopping: dict[str, int] = {}
+    began = began_to_stop(run, began)
     for index, record in enumerate(run.records):
         for name, _, after in record.moves:
             if after is STOPPING:
@@ -847,6 +858,24 @@ def check_stop_errors(run: Run, began: int | None) -> Iterator[str]:
         )
         if made.role in ("stop", "exit") and in_order and quiet and made.label == "failure":
             yield f"#{made.serial} of {made.role} of {made.module} should leave as ShutdownError"
+
+
+def began_to_stop(run: Run, shutdown: int | None) -> int | None:
+    """From where in the trace on a module that stops does so because the app goes down.
+
+    While the body has time to end, what was asked for before goes on, a restart for example.
+    """
+    if shutdown is None:
+        return None
+    body_open = changed = False
+    latest = run.records[shutdown].time + run.plan.stop_timeout
+    for index, record in enumerate(run.records):
+        if record.kind == "block" and record.what in ("body", "body over"):
+            body_open = record.what == "body"
+        changed = changed or record.what in CHANGES
+        if index >= shutdown and (not body_open or record.time >= latest - EPSILON):
+            return index if changed else shutdown
+    return shutdown
 
 
 def same_failure(left: BaseException | None, body: BaseException) -> bool:
