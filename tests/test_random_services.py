@@ -22,7 +22,7 @@ SERVICES = int(os.environ.get("TRIO_MODULES_SERVICES", "500"))
 FIRST = int(os.environ.get("TRIO_MODULES_FIRST_SERVICE", "0"))
 BATCH = 50
 #: What once was found, and is tried each time beside the others.
-FOUND = (3425, 3427)
+FOUND = (3425, 3427, 5920, 23843, 26250, 49982, 51257, 58629, 99807)
 TAIL = 60
 REPEATED = 40
 
