@@ -124,13 +124,20 @@ class RestartTracker:
 
     The intensity is OTP's: with `max_restarts` restarts within the period behind it, one more
     failure is over budget.
+
+    Attributes:
+        policy: the policy.
+        failures: how many in a row.
+        failed_at: kept for those who can count a failure only when its run has ended, long after
+            it, perhaps.
     """
 
-    __slots__ = ("_restarts", "failures", "policy")
+    __slots__ = ("_restarts", "failed_at", "failures", "policy")
 
     def __init__(self, policy: Restart) -> None:
         self.policy = policy
         self.failures = 0
+        self.failed_at = 0.0
         self._restarts: list[float] = []
 
     @property

@@ -69,8 +69,7 @@ class Unit:
         turn: whether it was its turn to stop in this run.
         reviving: it was up, so its next start is a restart by the supervisor.
         leftover: the error of a stop that ran out of time, while it still runs.
-        began: when its run began to start or, since then, came online; failed_at: when it crashed
-            or its start failed, which may be long before the end of that run.
+        began: when its run began to start or, since then, came online.
         owned: what is removed when it stops; orphan: its owner has stopped, or it is removed.
         on_wish: called when it is wanted, or able to come, and wasn't before; and the reverse.
     """
@@ -81,7 +80,6 @@ class Unit:
         "bounce",
         "dependents",
         "down",
-        "failed_at",
         "hold",
         "leftover",
         "missing",
@@ -137,7 +135,7 @@ class Unit:
         self.tickets: tuple[Ticket, ...] = ()
         self.on_wish: Callable[[], None] | None = None
         self.reason = ""
-        self.began = self.failed_at = 0.0
+        self.began = 0.0
         self.restarts = 0
 
     def __repr__(self) -> str:
@@ -427,7 +425,7 @@ class Supervisor:
     def fall(self, unit: Unit, reason: str) -> None:
         """The unit crashed: it and all that depend on it leave ONLINE in this step."""
         unit.hold = "crashed"
-        unit.failed_at = trio.current_time()
+        unit.tracker.failed_at = trio.current_time()
         fallen = list(_dependents_first(unit, lambda u: u.status in (STARTING, ONLINE)))
         starting = [each for each in fallen if each.status is STARTING]
         self._batch = []
@@ -444,7 +442,7 @@ class Supervisor:
 
     def failing(self, unit: Unit, reason: str) -> None:
         """The unit's start failed and is being undone; nothing can depend on it yet."""
-        unit.failed_at = trio.current_time()
+        unit.tracker.failed_at = trio.current_time()
         if unit.status is STARTING:
             unit.reason = reason
             self._stop(unit)
@@ -570,7 +568,7 @@ class Supervisor:
     def _retry_later(self, unit: Unit, cause: BaseException) -> None:
         if self.closing or not unit.wanted or unit.hold == "failed":
             return
-        delay = unit.tracker.failed(unit.began, unit.failed_at, self._rng)
+        delay = unit.tracker.failed(unit.began, unit.tracker.failed_at, self._rng)
         if delay is not None:
             unit.hold = "backoff" if unit.was_up else "retrying"
             unit.retry = self._timers.after(delay, lambda: self._retry(unit))
