@@ -760,6 +760,29 @@ async def test_a_hook_added_while_running_begins_at_once(autojump_clock: MockClo
     assert gate.seen == [2, 2]
 
 
+async def test_a_hook_added_before_its_module_has_its_turn_to_stop(
+    autojump_clock: MockClock,
+) -> None:
+    """a module that waits for its dependents at a shutdown is online, and so is its new hook."""
+    base = Module("base")
+    event = base.event("event", int)
+    user = Module("user", depends_on=[base])
+    gate = Gate(is_open=True)
+
+    @user.on_stop
+    async def stop() -> None:
+        assert base.online
+        base.hook(event, gate)
+        await event.trigger(1)
+        await trio.sleep(1)
+        assert gate.seen == [1]
+        event.trigger_nowait(2)
+
+    async with App(base, user):
+        pass
+    assert gate.seen == [1, 2]
+
+
 async def test_a_stopping_module_takes_no_hooks(autojump_clock: MockClock) -> None:
     """a hook that is declared in a stop function is refused."""
     source, sink, event = pair(int)

@@ -330,7 +330,8 @@ class ModuleEvents:
         hook.event = self._found(hook, lookup, known)
         self.hooks.append(hook)
         self.link_one(hook, lookup)
-        if self.module.is_coming:
+        # A module that isn't wanted any more keeps its hooks until it is its turn to stop.
+        if self.module.is_coming or self.open:
             hook.open()
         self._begin(hook)
 
