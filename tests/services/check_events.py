@@ -235,9 +235,11 @@ class EventRules(Rules):
                     hook.leave_online()
                 if after is not ModuleStatus.ONLINE:
                     hook.new_life()
-                if after is ModuleStatus.OFFLINE:
+                if after is not ModuleStatus.STOPPING:
                     hook.draining.clear()
-                if after is ModuleStatus.OFFLINE and hook.passes:
+                # A restart may go from one run to the next without a step in which it is offline.
+                is_over = after <= ModuleStatus.OFFLINE or after is ModuleStatus.STARTING
+                if is_over and hook.passes:
                     hook.declared = False
             if after is ModuleStatus.ONLINE and hook.declared:
                 self.both_online(hook)
@@ -421,7 +423,8 @@ class EventRules(Rules):
 
     def check_waits(self, datum: Datum) -> None:
         """A trigger waits for a hook that is busy, or that can't begin yet."""
-        hooks = [h for h in self.by_event[datum.event] if h.plan.overflow is Overflow.WAIT]
+        known = self.by_event[datum.event]
+        hooks = [h for h in known if h.plan.overflow is Overflow.WAIT and h.declared]
         if all(self.works(hook) and not hook.is_busy for hook in hooks):
             self.fail(f"a trigger of {datum.event} waits though all its hooks are idle")
 
