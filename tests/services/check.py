@@ -96,6 +96,8 @@ class TraceChecker:
             for other in self.seen[name].plan.wants:
                 self.soft_dependents[other].append(name)
         self.shutdown_at: float | None = None
+        self.shutdown_with: int | None = None
+        self.body_shuts_down = False
         self.body_open = False
         self.body_seen = False
         self.left = False
@@ -185,6 +187,7 @@ class TraceChecker:
             self.now_online(module.plan.name)
         if after is STOPPING:
             module.fell_at_shutdown = before is ONLINE and self.stops_for_shutdown()
+            module.fell_with, module.fell_for_body = self.number, self.body_holds_all()
             self.check_turn(module, before)
 
     def now_online(self, name: str) -> None:
@@ -261,6 +264,20 @@ class TraceChecker:
         own = any(isinstance(act.call, AwaitShutdown) for act in acts)
         in_time = self.now < self.shutdown_at + self.plan.stop_timeout - EPSILON
         return in_time and not (own or self.changed or self.may_hurry)
+
+    def body_holds_all(self) -> bool:
+        """Whether modules run on until the body is over, and so may be restarted meanwhile."""
+        if not self.body_open or self.body_shuts_down:
+            return False
+        since = self.shutdown_at
+        return since is None or self.now < since + self.plan.stop_timeout - EPSILON
+
+    def stops_at_shutdown(self, name: str) -> bool:
+        """Whether a module began to stop because of the shutdown, and not for a restart before."""
+        module = self.seen[name]
+        # The shutdown is written down right after the statuses that changed in the same step.
+        asked = self.shutdown_with is not None and self.shutdown_with <= module.fell_with + 1
+        return asked and not module.fell_for_body
 
     def is_over(self, name: str) -> bool:
         """Whether a module is offline, or a leftover that is treated as such."""
@@ -541,6 +558,8 @@ class TraceChecker:
             self.expect_refusal(record)
         if record.what == "RemoveIt":
             self.removing.add(record.module)
+        if record.what == "AwaitShutdown" and source[0] == "body" and self.shutdown_at is None:
+            self.body_shuts_down = True
         if record.what == "Extend":
             self.extended.add(record.module)
         if record.what == "AwaitOnline":
@@ -622,7 +641,7 @@ class TraceChecker:
 
     def on_shutdown(self, record: Record) -> None:
         if self.shutdown_at is None:
-            self.shutdown_at = self.now
+            self.shutdown_at, self.shutdown_with = self.now, self.number
             # It has yet to leave the body, whose nursery waits for what else is in there.
             self.may_hurry |= self.body_interrupted and self.body_open
 

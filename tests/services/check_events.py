@@ -390,11 +390,9 @@ class EventRules(Rules):
     def check_drains(self, name: str, hook: Hook) -> None:
         """At shutdown a hook goes on for half of the time, if it has something left."""
         module = self.ground.seen[hook.module]
-        shutdown = self.ground.shutdown_at
-        in_order = shutdown is not None and shutdown <= module.since
         half = self.half_time(hook)
         if (
-            not in_order
+            not self.ground.stops_at_shutdown(hook.module)
             or self.ground.may_hurry
             or hook.is_busy
             or self.ground.has_crashed(hook.module)

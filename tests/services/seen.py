@@ -36,6 +36,8 @@ class Seen:
         spans: the lifespans of this run that are entered and not left.
         leaving: whether a stop function or the end of a lifespan has begun in this run.
         fell_at_shutdown: whether this run, online, began to stop when the app was going down.
+        fell_with: the record with which this run began to stop.
+        fell_for_body: whether the shutdown, if there was one, still waited for the body then.
     """
 
     plan: ModulePlan
@@ -52,6 +54,8 @@ class Seen:
     spans: list[str] = attrs.field(factory=list)
     leaving: bool = False
     fell_at_shutdown: bool = False
+    fell_with: int = -1
+    fell_for_body: bool = False
 
     def new_run(self) -> None:
         self.runs += 1
@@ -103,6 +107,7 @@ class Ground(Protocol):
     def changed(self) -> bool: ...
     def fail(self, text: str) -> None: ...
     def has_crashed(self, name: str) -> bool: ...
+    def stops_at_shutdown(self, name: str) -> bool: ...
 
 
 class Rules:
