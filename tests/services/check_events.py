@@ -26,11 +26,16 @@ MAY_REFUSE = frozenset({"hook", "prep", "start", "stop", "enter", "exit", "servi
 
 @attrs.define(eq=False)
 class Datum:
-    """One trigger: when it was called, when it returned, and with what answer."""
+    """One trigger: when it was called, when it returned, and with what answer.
+
+    Attributes:
+        alone: whether no other trigger of the event was under way meanwhile.
+    """
 
     event: str
     called: int
     at: float
+    alone: bool = True
     returned: int | None = None
     answer: str = ""
 
@@ -164,6 +169,9 @@ class EventRules(Rules):
 
     def on_send(self, record: Record) -> None:
         datum = Datum(record.what, self.ground.number, self.now)
+        for other in self.waiting.values():
+            if other.event == datum.event:
+                other.alone = datum.alone = False
         self.data[record.token] = self.waiting[record.token] = datum
         for hook in self.by_event[record.what]:
             hook.newest = None  # it may get this one before the trigger returns
@@ -198,7 +206,8 @@ class EventRules(Rules):
         if any(other.event == datum.event for other in self.waiting.values()):
             hook.idle = None  # it may have got that one, too
             return
-        hook.newest = serial
+        if datum.alone:
+            hook.newest = serial  # those that wait may return in another order
         if hook.first is None and hook.idle is not None and hook.idle <= datum.called:
             hook.first = serial
 
