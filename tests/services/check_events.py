@@ -320,7 +320,7 @@ class EventRules(Rules):
         serials = hook.open.pop(record.token)
         if hook.plan.retry is None or record.text == "returned":
             return
-        if record.text == "cancelled" or hook.since is None or self.ground.may_hurry:
+        if record.text == "cancelled" or hook.since is None:
             hook.again.update(serials)
             if record.text == "cancelled":
                 hook.owed.update(dict.fromkeys(serials))
