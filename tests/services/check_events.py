@@ -235,7 +235,22 @@ class EventRules(Rules):
                 hook.since = self.ground.number
             hook.may_begin = hook.may_begin or self.is_online(hook.source)
 
+    def for_a_moment(self, name: str) -> set[str]:
+        """What was online with a module that came online and left that again in one step."""
+        beside: set[str] = set()
+        online: set[str] = set()
+        for change in self.ground.run.changes:
+            if change.after is not ModuleStatus.ONLINE:
+                online.discard(change.module)
+                continue
+            online.add(change.module)
+            if change.module == name and change.time == self.now:
+                beside |= online
+        return beside
+
     def on_move(self, name: str, before: ModuleStatus, after: ModuleStatus) -> None:
+        passed = before is ModuleStatus.STARTING and after is not ModuleStatus.ONLINE
+        beside = self.for_a_moment(name) if passed and self.by_module[name] else ()
         for hook in self.by_module[name]:
             if hook.module == name:
                 if after is ModuleStatus.STARTING:
@@ -252,6 +267,8 @@ class EventRules(Rules):
                     hook.declared = False
             if after is ModuleStatus.ONLINE and hook.declared:
                 self.both_online(hook)
+            if hook.module in beside and hook.source in beside:
+                hook.may_begin = True
 
     def on_begin(self, record: Record) -> None:
         if record.what != "hook":
