@@ -22,7 +22,24 @@ SERVICES = int(os.environ.get("TRIO_MODULES_SERVICES", "500"))
 FIRST = int(os.environ.get("TRIO_MODULES_FIRST_SERVICE", "0"))
 BATCH = 50
 #: What once was found, and is tried each time beside the others.
-FOUND = (3425, 3427, 5920, 23843, 26250, 49982, 51257, 58629, 99807)
+FOUND = (
+    3425,
+    3427,
+    5920,
+    6640,
+    23843,
+    26250,
+    49982,
+    51257,
+    51982,
+    58629,
+    65245,
+    86231,
+    86596,
+    92807,
+    95746,
+    99807,
+)
 TAIL = 60
 REPEATED = 40
 

@@ -366,8 +366,13 @@ class TraceChecker:
         others = (*self.dependents[name], *self.soft_dependents[name])
         if not all(self.must_be_over(other) for other in others):
             return
+        if module.turn is None:
+            module.turn = self.now
+        # What fell with another leaves ONLINE at once, and has all its time from its turn on.
+        fell = any(self.has_crashed(lower) for lower in self.hard[name])
+        since = module.turn if fell else module.since
         half = self.stop_timeout(module) / 2
-        if self.events.has_hooks(name) and self.now < module.since + half + EPSILON:
+        if self.events.has_hooks(name) and self.now < since + half + EPSILON:
             return
         for role, text in module.open.values():
             # One of the module's own workers that has a grace may run work in its own task.

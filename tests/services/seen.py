@@ -36,6 +36,7 @@ class Seen:
         spans: the lifespans of this run that are entered and not left.
         leaving: whether a stop function or the end of a lifespan has begun in this run.
         fell_at_shutdown: whether this run, online, began to stop when the app was going down.
+        turn: when it was seen to have its turn to stop, None before.
         fell_with: the record with which this run began to stop.
         fell_for_body: whether the shutdown, if there was one, still waited for the body then.
     """
@@ -54,13 +55,14 @@ class Seen:
     spans: list[str] = attrs.field(factory=list)
     leaving: bool = False
     fell_at_shutdown: bool = False
+    turn: float | None = None
     fell_with: int = -1
     fell_for_body: bool = False
 
     def new_run(self) -> None:
         self.runs += 1
         self.was_online = self.troubled = self.leaving = self.fell_at_shutdown = False
-        self.must_leave = None
+        self.must_leave = self.turn = None
         self.started, self.stopped, self.spans = [], [], []
 
     def busy(self, roles: Iterable[str]) -> list[str]:
