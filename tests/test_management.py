@@ -1518,6 +1518,32 @@ async def test_nothing_starts_while_others_of_the_same_addition_are_prepared(
     assert len(await reports_of(app, body)) == 1
 
 
+async def test_an_addition_that_comes_too_late_leaves_no_trace(
+    autojump_clock: MockClock,
+) -> None:
+    """when all modules have stopped nothing is registered any more, for this run or the next."""
+    m = Module("m")
+    app = App(m)
+    errors: list[BaseException] = []
+
+    async def add_at_the_end() -> None:
+        await m.wait_status(OFFLINE)
+        try:
+            await app.add(Module("late"))
+        except RuntimeError as error:
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        async with app:
+            nursery.start_soon(add_at_the_end)
+            await let_run()
+    assert len(errors) == 1
+    assert list(app.modules) == ["m"]
+    async with app:
+        await app.add(Module("late"))
+        assert online(app) == {"m", "late"}
+
+
 async def test_additions_wait_for_each_other(autojump_clock: MockClock) -> None:
     """a module may be added that depends on one whose prep goes on; names are taken by then."""
     first = Module("first")

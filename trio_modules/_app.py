@@ -572,6 +572,7 @@ class App:
         while self._addition is not None:
             await self._addition.over.wait()
             run = await self._managing("add()")
+        run.check_not_over("add()")
         new = list(modules)
         self._check_new(new)
         self._check_free(new)

@@ -607,10 +607,15 @@ class AppRun:
 
     # ------------------------------------------------------------ for the app
 
+    def check_not_over(self, what: str) -> None:
+        """Raise `RuntimeError` if nothing can begin any more in the root nursery."""
+        if self._root_nursery is None or self._ended.is_set():
+            raise RuntimeError(f"{what} came too late: the app has stopped")
+
     def in_root(self, fn: Callable[[], Awaitable[object]], name: str) -> None:
         """Run *fn* in the root nursery and the app's context, out of reach of its caller."""
-        if self._root_nursery is None or self._ended.is_set():
-            raise RuntimeError(f"{name} came too late: the app has stopped")
+        self.check_not_over(name)
+        assert self._root_nursery is not None
         start = partial(self._root_nursery.start_soon, fn, name=name)
         self._host.context.run(start)
 
