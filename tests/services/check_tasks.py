@@ -218,7 +218,9 @@ class TaskRules(Rules):
         elif order == "max_delay":
             task.delay = seconds
         elif self.ground.seen[task.module].status < ModuleStatus.STARTING:
-            return  # it waits for its turn to stop: whether it still works nobody can see
+            # It waits for its turn to stop: whether it still works nobody can see, nor whether
+            # there is still a time that it may miss.
+            task.unsure = task.unsure or task.plan.cron is not None
         elif order in RANKS:
             self.ask_again(task, RANKS[order])
         elif order in ("schedule", "schedule_after"):
