@@ -35,6 +35,9 @@ __all__ = [
 
 def callable_name(fn: object) -> str:
     """The short name by which logs, reports and ids call *fn*."""
+    name = getattr(fn, "__name__", None)
+    if isinstance(name, str):  # on the way of much work
+        return name
     target = _without_partial(fn)
     name = getattr(target, "__name__", None)
     return name if isinstance(name, str) else type(target).__name__
