@@ -226,7 +226,7 @@ class AppStatus:
     Attributes:
         name: the app's name.
         state: "offline", "starting", "running" or "stopping".
-        time: when this was, on Trio's clock in seconds, like each `since` and `next_due` in it;
+        time: when this was, on Trio's clock in seconds, like each ``since`` and ``next_due`` in it;
             None outside of a run.
         ready: whether it should be given work by others.
         health: the worst failure of all.
