@@ -183,7 +183,12 @@ def test_a_check_and_a_part(service: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 # A shell that runs the tests in the background has its children ignore SIGINT.
-ALLOW_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM_WITH_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from trio_modules.__main__ import main
+sys.exit(main())
+"""
 QUIET = ("--seeds", "0", "--duration", "10min", "--every", "never")
 
 
@@ -213,12 +218,12 @@ def test_exceptions_that_no_outage_explains(
 @pytest.mark.process
 def test_ctrl_c_ends_it_with_one_line(service: Path) -> None:
     """it says how far it came, without a traceback, and exits with 130."""
-    service.write_text(f"{SERVICE}\n{ALLOW_CTRL_C}")
     terminal, other_end = pty.openpty()
     running = subprocess.Popen(
         [
             sys.executable,
-            *CLI,
+            "-c",
+            PROGRAM_WITH_CTRL_C,
             "simulate",
             f"{service}:make_app",
             "--seeds",
