@@ -19,6 +19,7 @@ from trio_modules.__main__ import main
 
 SERVICE = """
 import random
+import threading
 import trio
 from trio_modules import App, Module, Restart
 
@@ -51,7 +52,7 @@ def threaded():
 
     @module.worker
     async def work():
-        await trio.to_thread.run_sync(input, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(threading.Event().wait, 5, abandon_on_cancel=True)
 
     return App(module)
 

@@ -63,7 +63,9 @@ class RealWork:
         self._asked += 1
         if self._asked > _CLOSELY and self._asked % _RARELY:
             return False
-        if _waiting_for_files() > self._own or self._threads_work():
+        if _waiting_for_files() > self._own:
+            self.place = _place() or "a file, in a task of Trio's own"
+        elif self._threads_work():  # for somebody, if it isn't one that was abandoned before
             self.place = _place()
         return bool(self.place)
 
@@ -82,7 +84,7 @@ def _waiting_for_files() -> int:
 def _place() -> str:
     """Where the first such task waits."""
     places = map(_place_of, all_tasks())
-    return next(filter(None, places), "a file or a thread, in a task of Trio's own")
+    return next(filter(None, places), "")
 
 
 def _place_of(task: trio.lowlevel.Task) -> str:
