@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import trio
 
@@ -216,6 +217,13 @@ def threaded() -> App:
     async def compute() -> None:
         await trio.to_thread.run_sync(released.wait, abandon_on_cancel=True)
 
+    return App(module)
+
+
+def threaded_alone() -> App:
+    """The same with no code of its own around the thread."""
+    module = Module("store")
+    module.worker(partial(trio.to_thread.run_sync, released.wait, abandon_on_cancel=True))
     return App(module)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,7 @@ from trio_modules.testing import _watch as watch_room
 
 GOLDEN = Path(__file__).parent / "golden_trace.txt"
 NO_FAULTS = FaultPlan(every=None)
+SOURCE = r".*simulated\.py:\d+"
 
 
 @pytest.fixture(autouse=True)
@@ -520,9 +523,10 @@ def test_a_framework_that_breaks_its_promise_is_found(
 @pytest.mark.parametrize(
     ("make_app", "what", "where"),
     [
-        (simulated.listening, "a socket or pipe", "accept"),
-        (simulated.threaded, "a thread", "compute"),
-        (simulated.threaded_shortly, "a thread", "compute"),
+        (simulated.listening, "a socket or pipe", rf"accept, {SOURCE}"),
+        (simulated.threaded, "a thread", rf"compute, {SOURCE}"),
+        (simulated.threaded_alone, "a thread", "code of trio or trio_modules"),
+        (simulated.threaded_shortly, "a thread", rf"compute, {SOURCE}"),
     ],
 )
 def test_real_work_is_an_error_with_its_place(
@@ -535,8 +539,31 @@ def test_real_work_is_an_error_with_its_place(
             simulate(make_app, duration=DAY, faults=NO_FAULTS)
     finally:
         simulated.released.set()
-    assert re.fullmatch(rf"{what} in {where}, .*simulated\.py:\d+", caught.value.place)
+    assert re.fullmatch(f"{what} in {where}", caught.value.place)
     assert f"the service waits for {caught.value.place}: put a fake there" in str(caught.value)
+
+
+def test_a_thread_that_nobody_waits_for_is_not_the_services() -> None:
+    """one that was abandoned before works on; the service may be sound all the same."""
+    go_on = threading.Event()
+
+    async def abandon() -> None:
+        working = trio.Event()
+
+        def work() -> None:
+            trio.from_thread.run_sync(working.set)
+            go_on.wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio.to_thread.run_sync, work, abandon_on_cancel=True))
+            await working.wait()
+            nursery.cancel_scope.cancel()
+
+    trio.run(abandon)
+    try:
+        simulate(lambda: Busy().app, duration=HOUR, faults=NO_FAULTS).assert_ok()
+    finally:
+        go_on.set()
 
 
 def test_a_factory_that_is_not_deterministic_is_an_error() -> None:

@@ -25,6 +25,8 @@ _CLOSELY, _RARELY = 2000, 16
 #: The task of Trio's that others wake from outside.
 _WAKER = "<TrioToken.run_sync_soon task>"
 _OWN_PACKAGES = ("trio", "trio_modules")
+#: The place of a wait without any code of the user's around it.
+_NOWHERE = "code of trio or trio_modules"
 
 
 class RealWork:
@@ -63,11 +65,19 @@ class RealWork:
         self._asked += 1
         if self._asked > _CLOSELY and self._asked % _RARELY:
             return False
-        if _waiting_for_files() > self._own:
-            self.place = _place() or "a file, in a task of Trio's own"
-        elif self._threads_work():  # for somebody, if it isn't one that was abandoned before
-            self.place = _place()
+        if _waiting_for_files() > self._own or self._threads_work():
+            self.place = self._first_place()
         return bool(self.place)
+
+    def _first_place(self) -> str:
+        """Where the first task waits, one of the user's if there is; "" without any.
+
+        So it is with a thread that works on though nobody waits for it any more, like one that an
+        earlier simulation has abandoned.
+        """
+        others = (task for task in all_tasks() if task is not self.waker)
+        places = list(filter(None, map(_place_of, others)))
+        return min(places, key=lambda place: place.endswith(_NOWHERE), default="")
 
     def _threads_work(self) -> bool:
         if threading.active_count() != len(self._threads):
@@ -81,12 +91,6 @@ def _waiting_for_files() -> int:
     return sum(counts)
 
 
-def _place() -> str:
-    """Where the first such task waits."""
-    places = map(_place_of, all_tasks())
-    return next(filter(None, places), "")
-
-
 def _place_of(task: trio.lowlevel.Task) -> str:
     """What a task waits for, and where, in code that isn't the framework's; "" if it doesn't."""
     frames = list(task.iter_await_frames())
@@ -97,7 +101,9 @@ def _place_of(task: trio.lowlevel.Task) -> str:
         for frame, line in frames
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OWN_PACKAGES
     ]
-    if not waits or not users:
+    if not waits:
         return ""
+    if not users:
+        return f"{waits[0]} in {_NOWHERE}"
     code, line = users[-1]
     return f"{waits[0]} in {code.co_name}, {code.co_filename}:{line}"
