@@ -184,12 +184,7 @@ def test_a_check_and_a_part(service: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 # A shell that runs the tests in the background has its children ignore SIGINT.
-PROGRAM_WITH_CTRL_C = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from trio_modules.__main__ import main
-sys.exit(main())
-"""
+ALLOW_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 QUIET = ("--seeds", "0", "--duration", "10min", "--every", "never")
 
 
@@ -219,12 +214,12 @@ def test_exceptions_that_no_outage_explains(
 @pytest.mark.process
 def test_ctrl_c_ends_it_with_one_line(service: Path) -> None:
     """it says how far it came, without a traceback, and exits with 130."""
+    service.write_text(f"{SERVICE}\n{ALLOW_CTRL_C}")
     terminal, other_end = pty.openpty()
     running = subprocess.Popen(
         [
             sys.executable,
-            "-c",
-            PROGRAM_WITH_CTRL_C,
+            *CLI,
             "simulate",
             f"{service}:make_app",
             "--seeds",

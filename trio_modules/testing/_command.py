@@ -252,36 +252,15 @@ def run(target: Found, options: argparse.Namespace) -> int:
     """Simulate one seed after another until one fails; return the exit code."""
     order = _order_of(target, options)
     total = _Total(len(options.seeds))
-    with _ended_by_ctrl_c(total):
+    try:
         failed = _first_failure(order, options, total)
         if failed is not None:
             return _tell(order, failed, options)
+    except KeyboardInterrupt:
+        print(f"{total}, then interrupted")
+        return _INTERRUPTED
     print(f"{total}: no promise broken")
     return 0
-
-
-@contextlib.contextmanager
-def _ended_by_ctrl_c(total: _Total) -> Iterator[None]:
-    """End at once in the block: nothing real is held, and a simulated service may be deaf."""
-    stdout = sys.stdout
-
-    def end(*_: object) -> None:
-        total.end()
-        stdout.write(f"{total}, then interrupted\n")
-        stdout.flush()
-        for child in multiprocessing.active_children():
-            child.kill()
-        os._exit(_INTERRUPTED)
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored, or somebody else's
-        yield
-        return
-    signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _first_failure(order: _Order, options: argparse.Namespace, total: _Total) -> int | None:
