@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import sys
-from contextvars import ContextVar
+import weakref
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -1427,3 +1429,27 @@ async def test_heavy_microtasks_do_not_follow_each_other_for_long(mock_clock: Mo
     runs = [len(list(run)) for name, run in itertools.groupby(turns) if name == "microtask"]
     assert sum(runs) == 20
     assert max(runs) <= 2  # the last of one pass of the scheduler and the first of the next one
+
+
+async def test_nothing_is_kept_of_what_has_ended(autojump_clock: MockClock) -> None:
+    """neither arguments nor context of a started microtask outlive it, whether it had to wait."""
+
+    class Big:
+        pass
+
+    async def use(_: Big) -> None:
+        pass
+
+    m = Module("m")
+    kept: list[weakref.ref[Big]] = []
+    var: ContextVar[Big] = ContextVar("var")
+    async with App(m, max_concurrent_microtasks=1):
+        for priority in (HIGH, MEDIUM, LOW) * 3:
+            context, big, other = copy_context(), Big(), Big()
+            context.run(var.set, other)
+            context.run(partial(m.start_microtask, use, big, priority=priority))
+            kept += [weakref.ref(big), weakref.ref(other)]
+            del context, big, other
+        await let_run()
+        gc.collect()
+        assert [each() for each in kept] == [None] * 18

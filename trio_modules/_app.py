@@ -566,7 +566,9 @@ class App:
             ModuleOffline: if the owner isn't starting or online.
             RuntimeError: in a lifecycle function, and if the app doesn't run.
 
-        A cancelled caller stops nothing.
+        All of them start or none, whatever else is managed meanwhile. While the prep of another
+        addition goes on it waits for that; a caller that is cancelled there has added nothing.
+        After that a cancelled caller stops nothing.
         """
         run = await self._managing("add()")
         while self._addition is not None:

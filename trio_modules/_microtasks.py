@@ -30,7 +30,7 @@ from trio_modules._slots import Priority, SlotOrder, Waiter
 from trio_modules._status import MicrotaskInfo
 from trio_modules._stepping import TURN, begin
 from trio_modules._timers import Timer, Timers
-from trio_modules._util import awaiting, callable_name, check_seconds, check_work
+from trio_modules._util import Checked, awaiting, check_seconds
 from trio_modules._workers import Guest, Workers
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 #: How many microtasks may follow each other before everybody else has a turn.
 SLICE = 64
+
+_NO_CONTEXT = Context()
 
 #: How many runners take over from one that has to wait, so that many are soon reached.
 HEIRS = 2
@@ -126,7 +128,7 @@ class _Entry(Waiter):
     """A microtask that was started and has not begun yet."""
 
     # A hundred thousand of these may be waiting, so the coroutine is made when it begins.
-    __slots__ = ("_microtasks", "args", "context", "fn", "name")
+    __slots__ = ("_args", "_context", "_fn", "_microtasks", "name")
 
     def __init__(
         self,
@@ -139,10 +141,19 @@ class _Entry(Waiter):
         self._queued = False
         self._since = 0.0
         self._microtasks = microtasks
-        self.fn: AnyAsyncFn | None = fn
-        self.args = args
-        self.context = context
+        self._fn: AnyAsyncFn | None = fn
+        self._args = args
+        self._context = context
         self.name = name
+
+    def take(self) -> tuple[AnyAsyncFn, tuple[object, ...], Context] | None:
+        """What to call, and in which context; None if it was dropped.
+
+        It keeps nothing of that, since it may itself be kept for a while by who looked after it.
+        """
+        fn, args, context = self._fn, self._args, self._context
+        self._fn, self._args, self._context = None, (), _NO_CONTEXT
+        return None if fn is None else (fn, args, context)
 
     def grant(self) -> None:
         self._microtasks.granted(self)
@@ -167,9 +178,7 @@ class Microtasks:
         self._slots: Slots | None = None
         self._reporter: Reporter | None = None
         self._seam = Seam()
-        self._known_fn: object = object()  # thousands of microtasks may share one function
-        self._known_count = 0
-        self._known_name = ""
+        self._checked = Checked()
         self._context: Context | None = None
         self._granted: deque[_Entry] = deque()
         self._coming = 0  # runners that have yet to look at what was granted
@@ -197,11 +206,8 @@ class Microtasks:
         nursery = workers.admit("start a microtask")
         assert slots is not None
         patience = _patience(priority, max_delay)
-        if async_fn is not self._known_fn or len(args) != self._known_count:
-            check_work(async_fn, args, "start_microtask")
-            self._known_fn, self._known_count = async_fn, len(args)
-            self._known_name = callable_name(async_fn)
-        entry = _Entry(self, async_fn, args, copy_context(), name or self._known_name)
+        label = self._checked.name_of(async_fn, args, "start_microtask")
+        entry = _Entry(self, async_fn, args, copy_context(), name or label)
         workers.expect(entry)
         if not workers.open and nursery.cancel_scope.cancel_called:
             priority = Priority.HIGH  # late work of a module that stops: nobody would let it in
@@ -219,7 +225,7 @@ class Microtasks:
     def dropped(self, entry: _Entry) -> None:
         """A microtask will never begin, since its module stops."""
         assert self._slots is not None
-        entry.fn = None
+        entry.take()
         self._workers.born(entry)
         self._workers.ended += 1
         if entry._queued:
@@ -272,15 +278,15 @@ class Microtasks:
             if not self._granted or (now := time()) > until:
                 return None
             entry = self._granted.popleft()
-            fn = entry.fn
-            if fn is None:
+            call = entry.take()
+            if call is None:
                 continue
             self._workers.born(entry)
             entry._since = now
             this.name = entry.name
             self._runners[this] = entry
             try:
-                rest = self._first_step(entry, fn)
+                rest = self._first_step(entry.name, *call)
             except BaseException as exc:
                 self._failed(exc, entry.name)
                 rest = None
@@ -311,11 +317,14 @@ class Microtasks:
         self._slots.order.leave()
         self._coming -= 1
 
-    def _first_step(self, entry: _Entry, fn: AnyAsyncFn) -> Awaitable[object] | None:
-        module, context = self._workers.module, entry.context
+    def _first_step(
+        self, name: str, fn: AnyAsyncFn, args: tuple[object, ...], context: Context
+    ) -> Awaitable[object] | None:
+        """Begin a microtask: its rest, or None if it is over."""
+        module = self._workers.module
         if self._seam.interceptors:
-            fn = module.around("microtask", entry.name, fn)
-        coro = fn(*entry.args)
+            fn = module.around("microtask", name, fn)
+        coro = fn(*args)
         if type(coro) is not CoroutineType:
             coro = awaiting(coro)
         owner = context.get(owner_var)

@@ -47,7 +47,6 @@ from trio_modules._util import (
     check_identifier,
     check_names,
     check_seconds,
-    check_work,
     takes_keyword,
 )
 from trio_modules._workers import Guest
@@ -835,13 +834,10 @@ class Module:
             TypeError: if the function isn't async or can't be called with the task alone.
         """
         tasks = self._module_part.tasks_made or self._module_part.own_tasks
-        if async_fn is not tasks.known_fn:  # thousands of tasks may share one function
-            check_async(async_fn, "new_task")
-            check_call(async_fn, (_A_TASK,), "new_task")
-            tasks.known_fn, tasks.known_name = async_fn, callable_name(async_fn)
+        label = tasks.checked.name_of(async_fn, (_A_TASK,), "new_task")
         if name is not None:
             check_identifier("name", name)
-        return Task(tasks, async_fn, name or tasks.known_name)
+        return Task(tasks, async_fn, name or label)
 
     @overload
     def task(
@@ -1170,7 +1166,8 @@ class Module:
 
         The caller's cancellation applies as usual, while it waits, too.
         """
-        check_work(async_fn, args, "run_microtask")
+        check_async(async_fn, "run_microtask")
+        check_call(async_fn, args, "run_microtask")
         label, workers = _label(name, async_fn), self._module_part.workers
         return await self._module_part.microtasks.run(
             lambda _: workers.seamed("microtask", label, async_fn)(*args),

@@ -8,18 +8,14 @@ somebody waits.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 
-from trio_modules._schedule import Item, Patience
+from trio_modules._schedule import Item, Line, Patience, Rank
 
 __all__ = ["Priority", "SlotOrder", "Waiter"]
 
 #: Seconds after which a microtask begins without a free slot (seed).
 _PATIENCE = {"high": 0.0, "medium": 3.0, "low": 15.0}
-
-#: So few that have left before their turn are not worth a sweep.
-_FEW = 64
 
 
 class Priority(enum.Enum):
@@ -40,46 +36,13 @@ class Priority(enum.Enum):
 class Waiter(Item):
     """Somebody who waits for a slot."""
 
-    __slots__ = ("_lane",)
+    __slots__ = ("_line",)
 
-    _lane: _Lane
+    _line: Line[Waiter]
 
     def grant(self) -> None:
         """It has one."""
         raise NotImplementedError
-
-
-class _Lane:
-    """Those of one priority, first in, first out; who leaves before their turn is skipped later.
-
-    Such never hold more memory than those that wait.
-    """
-
-    __slots__ = ("_gone", "waiters")
-
-    def __init__(self) -> None:
-        self.waiters: deque[Waiter] = deque()
-        self._gone = 0
-
-    def __len__(self) -> int:
-        return len(self.waiters) - self._gone
-
-    def pop(self) -> Waiter | None:
-        """Take out whose turn it is, None if nobody waits."""
-        while self.waiters:
-            waiter = self.waiters.popleft()
-            if waiter._queued:
-                waiter._queued = False
-                return waiter
-            self._gone -= 1
-        return None
-
-    def leave(self, waiter: Waiter) -> None:
-        waiter._queued = False
-        self._gone += 1
-        if self._gone > _FEW and self._gone * 2 > len(self.waiters):
-            self.waiters = deque(each for each in self.waiters if each._queued)
-            self._gone = 0
 
 
 class SlotOrder:
@@ -101,8 +64,8 @@ class SlotOrder:
         self.held = 0
         self.everybody = False
         self._limit = limit
-        self._medium = _Lane()
-        self._low = _Lane()
+        self._medium: Line[Waiter] = Line()
+        self._low: Line[Waiter] = Line()
         self._patience: Patience[Waiter] = Patience()
 
     @property
@@ -142,25 +105,23 @@ class SlotOrder:
         """Wait for a slot; whether `next_time` is earlier than it was."""
         waiter._since = now
         waiter._latest = now + patience
-        waiter._lane = lane = self._medium if priority is Priority.MEDIUM else self._low
-        waiter._queued = True
-        lane.waiters.append(waiter)
+        waiter._line = self._medium if priority is Priority.MEDIUM else self._low
+        waiter._line.join(waiter, Rank.PLAIN)
         return self._patience.note(waiter)
 
     def give_up(self, waiter: Waiter) -> None:
         """The waiter waits no longer, and has none."""
-        waiter._lane.leave(waiter)
+        waiter._line.leave(waiter)
 
     def leave(self) -> None:
         """A slot comes back: who is next has it, in this step."""
         self.held -= 1
         if self.held < self._limit:
-            waiter = self._medium.pop() or self._low.pop()
+            waiter = self._pop()
             if waiter is None:
                 self.on_room()
             else:
-                self.held += 1
-                waiter.grant()
+                self._let_in(waiter)
 
     def lose_patience(self, now: float) -> None:
         """Let in all who have waited for too long."""

@@ -26,7 +26,7 @@ from trio_modules._status import TaskInfo, WorkCounts
 from trio_modules._stepping import TURN, begin, first_step
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import NO_EXTRAS, BaseTask, Extras, Retry, Rhythm, TaskModule
-from trio_modules._util import awaiting
+from trio_modules._util import Checked, awaiting
 
 __all__ = ["DeclaredTask", "ModuleTasks"]
 
@@ -62,7 +62,7 @@ class ModuleTasks:
         pending: the tasks that are queued, scheduled or being executed.
         at: the declared tasks whose one time is still to come.
         started, ended: executions in this run of the app.
-        known_fn, known_name: the function that was last found to be a task's, and its name.
+        checked: the function that was last found to be a task's.
     """
 
     def __init__(self, module: TaskModule) -> None:
@@ -78,8 +78,7 @@ class ModuleTasks:
         self._context: Context | None = None
         self._idle: list[_Runner] = []
         self._runners: dict[trio.lowlevel.Task, None] = {}
-        self.known_fn: object = object()  # None is nobody's function
-        self.known_name = ""
+        self.checked = Checked()
 
     # ------------------------------------------------------------ tasks
 

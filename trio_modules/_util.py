@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     ArgsT = TypeVarTuple("ArgsT")
 
 __all__ = [
+    "Checked",
     "Placeholder",
     "awaiting",
     "callable_name",
@@ -26,7 +27,6 @@ __all__ = [
     "check_identifier",
     "check_names",
     "check_seconds",
-    "check_work",
     "make_coroutine",
     "name_exceptions",
     "takes_keyword",
@@ -51,7 +51,8 @@ def _without_partial(fn: object) -> object:
 
 def check_async(fn: object, what: str) -> None:
     """Raise `TypeError` unless calling *fn* would return a coroutine."""
-    if type(fn) is FunctionType and fn.__code__.co_flags & inspect.CO_COROUTINE:
+    code = _plain_code(fn)
+    if code is not None and code.co_flags & inspect.CO_COROUTINE:
         return  # on the way of much work
     if inspect.iscoroutine(fn):
         fn.close()
@@ -108,7 +109,6 @@ def check_call(
 
 
 _VARIADIC = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
-_ASYNC_OR_VARIADIC = inspect.CO_COROUTINE | _VARIADIC
 
 
 def _plain_code(fn: object) -> CodeType | None:
@@ -125,20 +125,26 @@ def _plainly_takes(fn: object, count: int) -> bool:
     return code.co_argcount - isinstance(fn, MethodType) == count
 
 
-def check_work(fn: Callable[..., object], args: tuple[object, ...], what: str) -> None:
-    """Raise `TypeError` unless *fn*, called with *args*, would return a coroutine.
+class Checked:
+    """The function that was found to be right last: thousands of calls may share one.
 
-    This is on the way of much work: one look is enough at a plain function or method.
+    It keeps that function alive until there is another.
     """
-    code = _plain_code(fn)
-    if (
-        code is None
-        or code.co_flags & _ASYNC_OR_VARIADIC != inspect.CO_COROUTINE
-        or code.co_kwonlyargcount
-        or code.co_argcount - (type(fn) is MethodType) != len(args)
-    ):
-        check_async(fn, what)
-        check_call(fn, args, what)
+
+    __slots__ = ("_count", "_fn", "_name")
+
+    def __init__(self) -> None:
+        self._fn: object = self  # which nobody calls
+        self._count = 0
+        self._name = ""
+
+    def name_of(self, fn: Callable[..., object], args: tuple[object, ...], what: str) -> str:
+        """The name of *fn*; `TypeError` unless it returns a coroutine when called with *args*."""
+        if fn is not self._fn or len(args) != self._count:
+            check_async(fn, what)
+            check_call(fn, args, what)
+            self._fn, self._count, self._name = fn, len(args), callable_name(fn)
+        return self._name
 
 
 def takes_keyword(fn: Callable[..., object], keyword: str) -> bool:

@@ -20,7 +20,7 @@ from trio_modules._reporting import Caught, Reporter, asked_for, take_apart
 from trio_modules._seam import AnyAsyncFn, CallKind, Seam, SeamedModule
 from trio_modules._status import ModuleStatus, WorkCounts
 from trio_modules._tasktree import format_thread
-from trio_modules._util import callable_name, check_async, check_work, make_coroutine
+from trio_modules._util import callable_name, check_async, check_call, make_coroutine
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, TypeVarTuple, Unpack
@@ -174,7 +174,8 @@ class Workers:
         assert self.host is not None
         if not self.host.seam.interceptors:
             return make_coroutine(async_fn, args, what)
-        check_work(async_fn, args, what)
+        check_async(async_fn, what)
+        check_call(async_fn, args, what)
         return self._call_around(kind, name, async_fn, args)
 
     async def _call_around(
@@ -291,7 +292,8 @@ class Workers:
         name: str | None,
     ) -> T:
         """Run a worker in the caller's task; see `Module.run_worker`."""
-        check_work(async_fn, args, "run_worker")
+        check_async(async_fn, "run_worker")
+        check_call(async_fn, args, "run_worker")
         label = name or callable_name(async_fn)
 
         async def call(_: Guest) -> T:
