@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Literal, Protocol, TypeVar
 
@@ -346,14 +345,12 @@ class ModuleEvents:
         if hook.event.source.module.status is not ModuleStatus.ONLINE:
             return
         hook.begun = True
-        read = self._read_some if hook.batch or hook.retry else self._read_each
-        start = functools.partial(nursery.start_soon, read, hook, name=_task_name(hook))
+        start = functools.partial(nursery.start_soon, self._read, hook, name=_task_name(hook))
         for _ in range(hook.concurrency):
             self._context.copy().run(start)
 
-    @contextmanager
-    def _reading(self, hook: Hook) -> Iterator[tuple[trio.lowlevel.Task, AbortFn]]:
-        """Around all that one reader of a hook does: its task, and how it leaves `parked`."""
+    async def _read(self, hook: Hook) -> None:
+        """One reader of a hook, from its beginning to its end."""
         assert self._room is not None
         owner_var.set(self.module)
         this, inbox = trio.lowlevel.current_task(), hook.inbox
@@ -364,8 +361,9 @@ class ModuleEvents:
 
         inbox.readers[this] = None
         self._room.reading[this] = inbox
+        read = self._read_some if hook.batch or hook.retry else self._read_each
         try:
-            yield this, unpark
+            await read(hook, this, unpark)
         finally:
             del inbox.readers[this]
             if not inbox.readers:
@@ -376,54 +374,52 @@ class ModuleEvents:
     # whether it is cancelled. It is not while the module's own task is parked, with the mark of
     # that: they share a nursery, and who cancels that wakes the one at once.
 
-    async def _read_each(self, hook: Hook) -> None:
+    async def _read_each(self, hook: Hook, this: trio.lowlevel.Task, unpark: AbortFn) -> None:
         """Handle one event after the other; let everybody else have a turn between slices."""
-        with self._reading(hook) as (this, unpark):
-            inbox, main, seam = hook.inbox, self.module.main_task, self.module.seam
-            time = trio.lowlevel.current_clock().current_time
-            items, parked = inbox.items, inbox.parked
-            assert main is not None
-            while True:
-                while not items:  # who was woken may find that another was quicker
-                    parked.append(this)
-                    if self._idle is not None:
-                        self._idle.set()
-                    await trio.lowlevel.wait_task_rescheduled(unpark)
-                    if main.custom_sleep_data is None:
-                        await trio.lowlevel.checkpoint_if_cancelled()
-                fn = self._function_of(hook) if seam.interceptors else hook.fn
-                item, left = None, SLICE - 1
-                until = time() + TURN if len(items) > LOOK else math.inf
-                inbox.busy += 1
-                try:
-                    while items and left and (left % LOOK or time() < until):
-                        left -= 1
-                        item = items.popleft()
-                        if inbox.senders:
-                            inbox.refill()
-                        await fn(item if type(item) is not Injected else item.data)
-                except BaseException as exc:
-                    self._failed(hook, exc, [item])
+        inbox, main, seam = hook.inbox, self.module.main_task, self.module.seam
+        time = trio.lowlevel.current_clock().current_time
+        items, parked = inbox.items, inbox.parked
+        assert main is not None
+        while True:
+            while not items:  # who was woken may find that another was quicker
+                parked.append(this)
+                if self._idle is not None:
+                    self._idle.set()
+                await trio.lowlevel.wait_task_rescheduled(unpark)
+                if main.custom_sleep_data is None:
                     await trio.lowlevel.checkpoint_if_cancelled()
-                finally:
-                    inbox.busy -= 1
-                if items:
-                    await trio.lowlevel.checkpoint()
+            fn = self._function_of(hook) if seam.interceptors else hook.fn
+            item, left = None, SLICE - 1
+            until = time() + TURN if len(items) > LOOK else math.inf
+            inbox.busy += 1
+            try:
+                while items and left and (left % LOOK or time() < until):
+                    left -= 1
+                    item = items.popleft()
+                    if inbox.senders:
+                        inbox.refill()
+                    await fn(item if type(item) is not Injected else item.data)
+            except BaseException as exc:
+                self._failed(hook, exc, [item])
+                await trio.lowlevel.checkpoint_if_cancelled()
+            finally:
+                inbox.busy -= 1
+            if items:
+                await trio.lowlevel.checkpoint()
 
-    async def _read_some(self, hook: Hook) -> None:
+    async def _read_some(self, hook: Hook, this: trio.lowlevel.Task, unpark: AbortFn) -> None:
         """Handle what is there, as many at a time as the hook says, until that has worked."""
-        with self._reading(hook) as (this, unpark):
-            inbox = hook.inbox
-            while True:
-                while not inbox.items:
-                    inbox.parked.append(this)
-                    if self._idle is not None:
-                        self._idle.set()
-                    await trio.lowlevel.wait_task_rescheduled(unpark)
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                await self._handle_some(hook)
-                if inbox.items:
-                    await trio.lowlevel.checkpoint()
+        inbox = hook.inbox
+        while True:
+            while not inbox.items:
+                inbox.parked.append(this)
+                if self._idle is not None:
+                    self._idle.set()
+                await trio.lowlevel.wait_task_rescheduled(unpark)
+                await trio.lowlevel.checkpoint_if_cancelled()
+            await self._handle_some(hook)
+            if inbox.items:
+                await trio.lowlevel.checkpoint()
 
     async def _handle_some(self, hook: Hook) -> None:
         inbox = hook.inbox
