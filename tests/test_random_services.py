@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from faulty.catalogue import FAULTS, Fault
 from services.build import run_seed
 from services.check import check, trace_of
 from services.generate import generate
 
+import trio_modules
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PACKAGE = Path(trio_modules.__file__).parent
 SERVICES = int(os.environ.get("TRIO_MODULES_SERVICES", "500"))
 FIRST = int(os.environ.get("TRIO_MODULES_FIRST_SERVICE", "0"))
 BATCH = 50
@@ -91,3 +97,14 @@ def test_a_seed_stands_for_one_plan() -> None:
     """the generator takes all chance from its seed."""
     assert generate(7) == generate(7)
     assert generate(7) != generate(8)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_deliberate_fault_has_its_place(fault: Fault, tmp_path: Path) -> None:
+    """each fault for the random services fits into the package as it is, and leaves it Python."""
+    room = PACKAGE / f"{fault.room}.py"
+    shutil.copy(room, tmp_path)
+    fault.put_into(tmp_path)
+    text = (tmp_path / room.name).read_text(encoding="utf-8")
+    assert text != room.read_text(encoding="utf-8")
+    compile(text, room.name, "exec")

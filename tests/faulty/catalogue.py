@@ -191,7 +191,7 @@ FAULTS = (
     Fault(
         "work from outside is taken while the module stops",
         "_workers",
-        "if nursery is None or not (self.open or current_owner() is self.module):",
+        "if nursery is None or not (self.open or self._is_own_late_work(nursery)):",
         "if nursery is None:",
     ),
     Fault(
@@ -260,8 +260,9 @@ FAULTS = (
     Fault(
         "the plain queue goes first",
         "_schedule",
-        "queue = self._prioritized or self._plain",
-        "queue = self._plain or self._prioritized",
+        "        if self._prioritized:\n            item = self._prioritized.popitem",
+        "        if self._prioritized and len(self._plain) == self._skipped:\n"
+        "            item = self._prioritized.popitem",
     ),
     Fault(
         "the front of the line is its end",
@@ -315,14 +316,15 @@ FAULTS = (
     Fault(
         "a stop leaves a task in the line",
         "_taskwork",
-        "            self.withdraw(task)\n            task._again = task._rhythm = None\n",
-        "            task._again = task._rhythm = None\n",
+        "            self.withdraw(task)\n            if task._extras is not NO_EXTRAS:\n"
+        "                task._extras.again",
+        "            if task._extras is not NO_EXTRAS:\n                task._extras.again",
     ),
     Fault(
         "attempts aren't counted",
         "_taskwork",
-        "task.attempt += 1",
-        "task.attempt = 2",
+        "extras.attempt += 1",
+        "extras.attempt = 2",
     ),
     Fault(
         "a task that is cancelled goes on",
@@ -334,9 +336,9 @@ FAULTS = (
     Fault(
         "a slot isn't given back by a microtask that is cancelled",
         "_microtasks",
-        "        self._slots.order.leave()\n        self._coming -= not cancelled\n",
-        "        if not cancelled:\n            self._slots.order.leave()\n"
-        "        self._coming -= not cancelled\n",
+        "        self._ended()\n        if is_cancelled:\n",
+        "        if is_cancelled:\n            self._workers.ended += 1\n"
+        "        else:\n            self._ended()\n        if is_cancelled:\n",
     ),
     Fault(
         "a slot isn't given back by one that never begins",
@@ -354,13 +356,13 @@ FAULTS = (
     Fault(
         "LOW goes before MEDIUM",
         "_slots",
-        "_RANKS = {Priority.MEDIUM: Rank.PRIORITIZED, Priority.LOW: Rank.PLAIN}",
-        "_RANKS = {Priority.LOW: Rank.PRIORITIZED, Priority.MEDIUM: Rank.PLAIN}",
+        "self._medium if priority is Priority.MEDIUM else self._low",
+        "self._low if priority is Priority.MEDIUM else self._medium",
     ),
     Fault(
         "patience has no end",
         "_microtasks",
-        "        self.order.lose_patience(trio.current_time())\n",
+        "        self.order.lose_patience(self.time())\n",
         "",
     ),
     Fault(
@@ -379,7 +381,8 @@ FAULTS = (
     Fault(
         "who waited for room doesn't wake an idle reader",
         "_events",
-        "            sender.done(self)\n            if self.parked:\n                self.wake()\n",
+        "            sender.done(self)\n            if self.parked:\n"
+        "                trio.lowlevel.reschedule(self.parked.pop())\n",
         "            sender.done(self)\n",
     ),
     Fault(
@@ -409,8 +412,8 @@ FAULTS = (
     Fault(
         "a full hook is given the same event twice",
         "_events",
-        "                if later is not None and inbox in later:\n                    continue\n",
-        "                if later is not None and inbox in later:\n                    pass\n",
+        "if len(items) >= inbox.size and (inbox in later or not inbox.make_room()):",
+        "if len(items) >= inbox.size and inbox not in later and not inbox.make_room():",
     ),
     Fault(
         "hooks run until the end of the stop time",
@@ -427,7 +430,7 @@ FAULTS = (
     Fault(
         "a hook begins before its event's module is online",
         "_hooks",
-        "        if hook.event.module_status is not ModuleStatus.ONLINE:\n            return\n",
+        "        if hook.event.source.module.status is not ModuleStatus.ONLINE:\n            return\n",
         "",
     ),
     Fault(
@@ -451,8 +454,8 @@ FAULTS = (
     Fault(
         "a restart drops what waits for the hooks",
         "_hooks",
-        "        if not self.module.is_coming:\n            self.close_all()\n\n"
-        "    def stop_triggering",
-        "        self.close_all()\n\n    def stop_triggering",
+        "        if not self.module.is_coming:\n            self.close_all()\n"
+        "        for hook in self.hooks:\n            self._say_lost",
+        "        self.close_all()\n        for hook in self.hooks:\n            self._say_lost",
     ),
 )
