@@ -47,11 +47,11 @@ T = TypeVar("T")
 HookFn = Callable[..., Awaitable[object]]
 AbortFn = Callable[[object], trio.lowlevel.Abort]
 
-#: How many events a hook takes before everybody else has a turn.
-SLICE = 256
-
 #: How many it takes before it looks whether that takes too long; a power of two is the quickest.
 LOOK = 16
+
+#: How many events a hook takes before everybody else has a turn; it doesn't look before the first.
+SLICE = 16 * LOOK - 1
 
 #: Seconds for which senders wait before somebody looks whether that can ever end.
 CYCLE_PATIENCE = 5.0
@@ -389,7 +389,7 @@ class ModuleEvents:
                 if main.custom_sleep_data is None:
                     await trio.lowlevel.checkpoint_if_cancelled()
             fn = self._function_of(hook) if seam.interceptors else hook.fn
-            item, left = None, SLICE - 1
+            item, left = None, SLICE
             until = time() + TURN if len(items) > LOOK else math.inf
             inbox.busy += 1
             try:

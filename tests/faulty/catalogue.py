@@ -430,7 +430,8 @@ FAULTS = (
     Fault(
         "a hook begins before its event's module is online",
         "_hooks",
-        "        if hook.event.source.module.status is not ModuleStatus.ONLINE:\n            return\n",
+        "        if hook.event.source.module.status is not ModuleStatus.ONLINE:\n"
+        "            return\n",
         "",
     ),
     Fault(
