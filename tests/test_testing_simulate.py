@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -541,6 +542,33 @@ def test_real_work_is_an_error_with_its_place(
         simulated.released.set()
     assert re.fullmatch(f"{what} in {where}", caught.value.place)
     assert f"the service waits for {caught.value.place}: put a fake there" in str(caught.value)
+
+
+def test_a_thread_is_seen_before_it_has_got_going() -> None:
+    """a busy machine lets it begin late; the service waits for it all the same."""
+    release = threading.Event()
+    computed: list[float] = []
+
+    def make_app() -> App:
+        module = Module("store")
+
+        @module.worker
+        async def compute() -> None:
+            await trio.sleep(1.0)  # until all others are quiet
+            computed.append(trio.current_time())
+            await trio.to_thread.run_sync(release.wait, abandon_on_cancel=True)
+
+        return App(module)
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(30.0)  # other threads go on when the main one waits, and not before
+    try:
+        with pytest.raises(RealIO, match="a thread in compute"):
+            simulate(make_app, duration=1.5, faults=NO_FAULTS)
+    finally:
+        sys.setswitchinterval(usual)
+        release.set()
+    assert computed == [1.0]  # a second run would have found what the first has left behind
 
 
 def test_a_thread_that_nobody_waits_for_is_not_the_services() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import trio
 import trio.testing
 
@@ -11,8 +9,6 @@ from trio_modules.testing._scheduling import all_tasks
 
 __all__ = ["RealWork"]
 
-#: Trio names its threads after what works in them, and after nothing while they are idle.
-_AT_WORK = " from "
 _WAITS = {
     "_epoll_wait": "a socket or pipe",
     "_wait_common": "a socket or pipe",
@@ -20,7 +16,7 @@ _WAITS = {
     "wait_writable": "a socket or pipe",
     "to_thread_run_sync": "a thread",
 }
-#: It looks each of so many times first, and then once in so many.
+#: It looks for files each of so many times first, and then once in so many.
 _CLOSELY, _RARELY = 2000, 16
 #: The task of Trio's that others wake from outside.
 _WAKER = "<TrioToken.run_sync_soon task>"
@@ -39,7 +35,6 @@ class RealWork:
 
     def __init__(self) -> None:
         self.place = ""
-        self._threads = threading.enumerate()
         self._own: int | None = None
         self._asked = 0
         self.waker: trio.lowlevel.Task | None = None
@@ -62,27 +57,21 @@ class RealWork:
         """Whether there is one, or was one before; to be asked when all is quiet."""
         if self._own is None or self.place:
             return bool(self.place)
-        self._asked += 1
-        if self._asked > _CLOSELY and self._asked % _RARELY:
-            return False
-        if _waiting_for_files() > self._own or self._threads_work():
+        if trio.testing.active_thread_count() or self._files_are_awaited(self._own):
             self.place = self._first_place()
         return bool(self.place)
 
-    def _first_place(self) -> str:
-        """Where the first task waits, one of the user's if there is; "" without any.
+    def _files_are_awaited(self, own: int) -> bool:
+        self._asked += 1
+        if self._asked > _CLOSELY and self._asked % _RARELY:
+            return False
+        return _waiting_for_files() > own
 
-        So it is with a thread that works on though nobody waits for it any more, like one that an
-        earlier simulation has abandoned.
-        """
+    def _first_place(self) -> str:
+        """Where the first task waits, one of the user's if there is; "" without any."""
         others = (task for task in all_tasks() if task is not self.waker)
         places = list(filter(None, map(_place_of, others)))
         return min(places, key=lambda place: place.endswith(_NOWHERE), default="")
-
-    def _threads_work(self) -> bool:
-        if threading.active_count() != len(self._threads):
-            self._threads = threading.enumerate()
-        return any(_AT_WORK in thread.name for thread in self._threads)
 
 
 def _waiting_for_files() -> int:
