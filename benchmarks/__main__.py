@@ -35,12 +35,12 @@ from benchmarks.stopwatch import use_the_wall
 
 WORKS: tuple[Work, ...] = (
     *start_stop.WORKS,
-    short_workers.WORK,
-    cancellable_workers.WORK,
+    *short_workers.WORKS,
+    *cancellable_workers.WORKS,
     restarts.WORK,
     *idle_memory.WORKS,
     stop_workers.WORK,
-    stop_modules.WORK,
+    *stop_modules.WORKS,
     *tasks.WORKS,
     *microtasks.WORKS,
     processes.WORK,

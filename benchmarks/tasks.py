@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 
 import trio
 
@@ -111,6 +112,75 @@ async def pushed(size: int) -> float:
     return (clock() - began) / size
 
 
+class Kept(Scheduled):
+    """A scheduled item that whoever it belongs to can call off, and run as its user meant it."""
+
+    __slots__ = ("context", "due", "name", "owner")
+
+    def __init__(self, owner: Owner, fn: Callable[[object], Awaitable[None]]) -> None:
+        self.owner = owner
+        self.fn = fn
+        self.name = fn.__qualname__
+        self.due: tuple[float, int, Kept] | None = None
+        self.cancelled = False
+
+    def schedule(self, when: float) -> Kept:
+        owner = self.owner
+        if not owner.open or self.cancelled:
+            raise RuntimeError(f"{self.name} can't be scheduled")
+        if not -math.inf < when < math.inf:
+            raise ValueError(f"when must be finite, got {when!r}")
+        self.context = copy_context()
+        if self.due is not None:
+            owner.dead += 1
+        self.due = entry = (when, next(owner.number), self)
+        heapq.heappush(owner.heap, entry)
+        owner.pending[self] = None
+        if when < owner.wake:
+            owner.wake_at(when)
+        return self
+
+    def cancel(self) -> None:
+        owner = self.owner
+        self.cancelled = True
+        self.due = None
+        owner.pending.pop(self, None)
+        owner.dead += 1
+        if owner.dead > 64 and owner.dead * 2 > len(owner.heap):
+            owner.sweep()
+
+
+class Owner:
+    """A heap in which the dead are never the greater part, and what is pending of one module."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.heap: list[tuple[float, int, Kept]] = []
+        self.number = itertools.count()
+        self.pending: dict[Kept, None] = {}
+        self.dead = 0
+        self.wake = math.inf
+
+    def wake_at(self, when: float) -> None:
+        self.wake = when
+
+    def sweep(self) -> None:
+        self.heap = [entry for entry in self.heap if entry[2].due is entry]
+        heapq.heapify(self.heap)
+        self.dead = 0
+
+
+async def kept(size: int) -> float:
+    """The same, and each can be found, called off and run in the context it was ordered in."""
+    owner = Owner()
+    times = random_times(size)
+    began = clock()
+    tasks = [Kept(owner, return_at_once).schedule(when) for when in times]
+    for task in tasks[::2]:
+        task.cancel()
+    return (clock() - began) / size
+
+
 async def held(size: int) -> float:
     """All that a scheduled task is made of, its time included."""
     module = Module("bench")
@@ -190,6 +260,14 @@ WORKS = (
         title="queued tasks that yield once",
     ),
     Work("schedules", 1.6, 100_000, scheduled, pushed, title="schedule tasks, and cancel half"),
+    Work(
+        "schedules-kept",
+        None,
+        100_000,
+        scheduled,
+        kept,
+        title="the same, beside the least that can be found, called off and run",
+    ),
     Work(
         "schedule-memory",
         1.0,
