@@ -388,15 +388,21 @@ class BaseTask(Item):
         board = tasks.board if tasks.module.workers.open and not self._cancelled else None
         if board is None:
             board = tasks.admit(self, "schedule")  # which says why not
+        wall = None
         if type(at) is float and board.entered <= at < math.inf:
-            self._schedule(board, at)
+            when = at
         elif at is None:
             self._unschedule(board)
+            return self
         elif isinstance(at, datetime):
             check_at(at)
-            self._schedule(board, board.clock.to_trio(at), at)
+            when, wall = board.clock.to_trio(at), at
         else:
-            self._schedule(board, board.check_time(at))
+            when = board.check_time(at)
+        self._scheduled_in = copy_context()
+        if self._runner is not None or self._extras is not NO_EXTRAS:
+            self._decide()
+        board.schedule(self, when, wall)
         return self
 
     def schedule_after(self, seconds: float) -> Self:
@@ -411,9 +417,8 @@ class BaseTask(Item):
             TypeError, ValueError: if the time isn't usable.
         """
         after = check_seconds("seconds", seconds, finite=True)
-        board = self._tasks.admit(self, "schedule")
-        self._schedule(board, trio.current_time() + after)
-        return self
+        self._tasks.admit(self, "schedule")  # outside of a run there is no clock to ask
+        return self.schedule(trio.current_time() + after)
 
     def repeat(self, interval: float | None) -> Self:
         """Execute it again and again: after one interval, then one interval after each end (seed).
@@ -471,12 +476,6 @@ class BaseTask(Item):
         self._scheduled_in = copy_context()
         if self._runner is None or rhythm.cron is not None:
             board.plan_next(self, rhythm)
-
-    def _schedule(self, board: TaskOrder, when: float, wall: datetime | None = None) -> None:
-        self._scheduled_in = copy_context()
-        if self._runner is not None or self._extras is not NO_EXTRAS:
-            self._decide()
-        board.schedule(self, when, wall)
 
     def _decide(self) -> None:
         """Its user says whether it is due and when, not its rhythm."""
