@@ -264,6 +264,29 @@ def test_who_left_and_joins_again_is_at_the_end() -> None:
     assert queue.all() == ["a", "b", "c", "x"]
 
 
+def test_what_was_skipped_is_forgotten() -> None:
+    """an item that left twice, and was passed over twice, counts in full when it is back."""
+    queue = Queue(("x", Rank.PLAIN), ("a", Rank.PLAIN))
+    for _ in range(2):
+        queue.leave("x")
+        queue.join("x", Rank.PLAIN)
+    assert queue.all() == ["a", "x"]
+    queue.join("x", Rank.PLAIN)
+    queue.join("a", Rank.PLAIN)
+    queue.leave("a")
+    assert queue.all() == ["x"]
+
+
+def test_who_joins_learns_whether_it_is_alone() -> None:
+    """that somebody has to look at the line again is said when there was nobody in it."""
+    line: Line[Named] = Line()
+    first, second = Named("first"), Named("second")
+    assert line.join(first, Rank.PLAIN)
+    assert not line.join(second, Rank.PRIORITIZED)
+    line.leave(first)
+    assert line.join(second, Rank.FRONT)
+
+
 @given(
     st.lists(
         st.tuples(
