@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import signal
 import sys
 from contextlib import AsyncExitStack, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
@@ -26,7 +27,7 @@ from lifecycle_helpers import (
     watching,
 )
 from support import deterministic_scheduling
-from trio.testing import assert_checkpoints
+from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
     App,
@@ -1754,3 +1755,26 @@ async def test_a_failed_start_that_cannot_be_undone_in_time_still_fails_the_app(
     assert isinstance(caught.value.__cause__, ValueError)
     assert trace == []
     assert trio.current_time() == 101
+
+
+def test_ctrl_c_that_strikes_the_app_itself_stops_it_in_order() -> None:
+    """its own tasks keep the interrupt for the body, which it leaves bare."""
+    stopped: list[str] = []
+    base = Module("base")
+    top = Module("top", depends_on=[base])
+
+    async def stop(name: str) -> None:
+        stopped.append(name)
+
+    for module in (base, top):
+        module.on_stop(stop, module.name)
+
+    async def main() -> None:
+        async with App(base, top) as app:
+            assert app._run is not None
+            app._run.timers.after(1, lambda: signal.raise_signal(signal.SIGINT))
+            await trio.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert stopped == ["top", "base"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -31,6 +32,25 @@ async def test_timers_are_called_in_order(autojump_clock: MockClock) -> None:
             timers.at(when, lambda number=number: calls.append((trio.current_time(), number)))  # type: ignore[misc]
         await trio.sleep(20)
     assert calls == sorted((when, number) for number, when in enumerate(times))
+
+
+def test_ctrl_c_is_for_the_main_task() -> None:
+    """one that strikes while a timer is called reaches the body, and the timers go on."""
+    calls: list[float] = []
+    interrupts: list[float] = []
+
+    async def main() -> None:
+        async with running() as timers:
+            timers.after(1, lambda: signal.raise_signal(signal.SIGINT))
+            timers.after(2, lambda: calls.append(trio.current_time()))
+            try:
+                await trio.sleep(5)
+            except KeyboardInterrupt:
+                interrupts.append(trio.current_time())
+                await trio.sleep(5)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert (interrupts, calls) == ([1], [2])
 
 
 async def test_an_earlier_timer_wakes_the_task(autojump_clock: MockClock) -> None:

@@ -251,6 +251,11 @@ class AppRun:
             self._watch_scope.cancel(reason="the app has stopped")
         await self._verdict.pronounce()
 
+    # Ctrl-C may strike any code. Raised in these two tasks, which run nothing of the user's but
+    # the app's own prep and command, it would tear down all at once; so Trio keeps it for the main
+    # task, most likely the body's, and the app shuts down in order.
+
+    @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:
         """Turn an outer cancellation into the wish for shutdown; it reaches this task alone."""
         try:
@@ -261,6 +266,7 @@ class AppRun:
             # to. The body's task, or the verdict, raises it.
             self.request_shutdown("the block was cancelled")
 
+    @trio.lowlevel.enable_ki_protection
     async def _root(self, order: Iterable[str], wish: Callable[[], list[str]]) -> None:
         try:
             with trio.CancelScope(shield=True):
@@ -398,6 +404,7 @@ class AppRun:
             self._prep_ready(sorter, nursery, failed)
         self.supervisor.prepared(part.unit, ModuleStatus.OFFLINE if well else ModuleStatus.DEAD)
 
+    @trio.lowlevel.disable_ki_protection
     async def _prep_one(
         self,
         name: str | None,
@@ -424,6 +431,7 @@ class AppRun:
         error.__cause__ = failure
         self._shut_down_with(error, f"{error}")
 
+    @trio.lowlevel.disable_ki_protection
     async def _run_command(self, command: AsyncFn) -> None:
         try:
             await command()

@@ -62,6 +62,7 @@ class Timers:
             heapq.heapify(self._heap)
             self._dead = 0
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C is for the main task, which ends all in order
     async def run(self) -> None:
         """Call what is due, for ever; ends by being cancelled."""
         self._task = trio.lowlevel.current_task()
