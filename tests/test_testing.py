@@ -592,3 +592,55 @@ async def test_a_task_that_a_module_began_elsewhere_is_left() -> None:
             assert_nothing_left(app)
         nursery.cancel_scope.cancel()
     assert_nothing_left(app)
+
+
+def start_elsewhere(nursery: trio.Nursery) -> None:
+    nursery.start_soon(trio.sleep_forever, name="stray")
+
+
+def start_for_the_system(_: trio.Nursery) -> None:
+    trio.lowlevel.spawn_system_task(trio.sleep_forever, name="stray")
+
+
+def start_another_that_does(nursery: trio.Nursery) -> None:
+    async def go_between() -> None:
+        nursery.start_soon(trio.sleep_forever, name="stray")
+
+    nursery.start_soon(go_between)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("begin", [start_elsewhere, start_for_the_system, start_another_that_does])
+async def test_a_task_that_a_worker_began_elsewhere_is_left(
+    begin: Callable[[trio.Nursery], None], declared: bool
+) -> None:
+    """`running` sees who begins what: a context doesn't tell it of all tasks."""
+    module = Module("m")
+    app = App(module)
+    async with trio.open_nursery() as nursery:
+
+        async def work() -> None:
+            await trio.lowlevel.checkpoint()
+            begin(nursery)
+
+        if declared:
+            module.worker(work)
+        async with running(app):
+            if not declared:
+                module.start_worker(work)
+            await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(SomethingLeft) as caught:
+            assert_nothing_left(app)
+        assert caught.value.left == ("task 'stray' of module 'm'",)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_body_began_elsewhere_is_not_left() -> None:
+    """a test's own tasks are its own, whoever runs meanwhile."""
+    app = App(Module("m"))
+    async with trio.open_nursery() as nursery:
+        async with running(app):
+            nursery.start_soon(trio.sleep_forever)
+            await trio.testing.wait_all_tasks_blocked()
+        assert_nothing_left(app)
+        nursery.cancel_scope.cancel()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from weakref import WeakKeyDictionary
 
 import trio
 
 from trio_modules import App, Module, ModuleStatus
+from trio_modules._context import owner_of
 from trio_modules._util import check_seconds
 from trio_modules.testing._background import background
 from trio_modules.testing._collecting import Reports
@@ -98,7 +100,7 @@ async def running(
         raise TypeError(f"reports must be a Reports, got {reports!r}")
     ending = _Ending(app, check_seconds("stop_within", stop_within))
     came_to_its_end = False
-    with Reports() if reports is None else nullcontext(reports) as collected:
+    with _witnessed(app), Reports() if reports is None else nullcontext(reports) as collected:
         try:
             async with collected.collect(app), ending.watched(), app:
                 if not app.shutting_down.is_set():
@@ -171,8 +173,56 @@ def _may_be_replaced(exc: BaseException) -> bool:
     return all(isinstance(leaf, (Exception, trio.Cancelled)) for leaf in leaves(exc))
 
 
+class _Witness(trio.abc.Instrument):
+    """Sees who begins which task: a context tells that only of some.
+
+    A worker that was started from the body has no owner in its context, and so has nothing that
+    it begins in a nursery of others; a system task has no context of anybody's.
+
+    Attributes:
+        begun: the tasks that a module's code has begun, and by which module, while they go on.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._modules = app.modules
+        self.begun: dict[trio.lowlevel.Task, str] = {}
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """See `trio.abc.Instrument`."""
+        try:
+            by = trio.lowlevel.current_task()
+        except RuntimeError:
+            return
+        owner = owner_of(by)
+        if by in self.begun:
+            self.begun[task] = self.begun[by]
+        elif owner is not None and owner.name in self._modules:
+            self.begun[task] = owner.name
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """See `trio.abc.Instrument`."""
+        self.begun.pop(task, None)
+
+
+_witnesses: WeakKeyDictionary[App, _Witness] = WeakKeyDictionary()
+
+
+@contextmanager
+def _witnessed(app: App) -> Iterator[None]:
+    _witnesses[app] = witness = _Witness(app)
+    trio.lowlevel.add_instrument(witness)
+    try:
+        yield
+    finally:
+        trio.lowlevel.remove_instrument(witness)
+
+
 def assert_nothing_left(app: App) -> None:
     """Make sure that nothing of *app* is alive, after its block (ours).
+
+    Of an app that ran in `running`, or in the fixture, it is known who began which task. Of
+    another, a task is known by its context alone: not if it is a system task, nor if a worker
+    began it that was itself started from the body.
 
     Args:
         app: an app that has ended.
@@ -183,15 +233,23 @@ def assert_nothing_left(app: App) -> None:
     """
     status = app.status()
     left = [] if status.state == "offline" else [f"the app is {status.state}"]
-    tasks = list(all_tasks())
     for module in app.modules.values():
         work = status.modules[module.name].work
         if module.status > ModuleStatus.OFFLINE or work.running:
             left.append(f"{condition(module)}, and counts {work.running} workers")
-        left += [
-            f"task {task.name!r} of module {module.name!r}"
-            for task in tasks
-            if works_for(task, module)
-        ]
+    left += [
+        f"task {task.name!r} of module {name!r}"
+        for task in all_tasks()
+        if (name := _who_began(task, app)) is not None
+    ]
     if left:
         raise SomethingLeft(app.name, tuple(left))
+
+
+def _who_began(task: trio.lowlevel.Task, app: App) -> str | None:
+    """The name of the module of *app* that has, None if none did."""
+    witness = _witnesses.get(app)
+    if witness is not None and task in witness.begun:
+        return witness.begun[task]
+    owners = (module.name for module in app.modules.values() if works_for(task, module))
+    return next(owners, None)
