@@ -209,6 +209,17 @@ def listening() -> App:
 released = threading.Event()
 
 
+def serving() -> App:
+    """A service whose socket is waited for by a task of Trio's own."""
+    module = Module("door")
+
+    @module.service_worker
+    async def serve() -> None:
+        await trio.serve_tcp(trio.aclose_forcefully, 0, host="127.0.0.1")
+
+    return App(module)
+
+
 def threaded() -> App:
     """A service that works in a real thread, until the test releases it."""
     module = Module("store")

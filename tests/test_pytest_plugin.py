@@ -253,7 +253,9 @@ def test_without_pytest_trio_it_is_said(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(APP + "@pytest.mark.trio\nasync def test_it(running_app):\n    pass\n")
     result = pytester.runpytest_inprocess("-p", "pytest_trio_modules", "-p", "no:trio")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*the fixture 'running_app' needs pytest-trio"])
+    result.stdout.fnmatch_lines(
+        ["*'running_app' needs pytest-trio: install trio-modules[[]pytest[]]"]
+    )
 
 
 def test_a_suite_that_uses_nothing_of_it_is_not_disturbed(pytester: pytest.Pytester) -> None:

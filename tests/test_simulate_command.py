@@ -90,6 +90,12 @@ def forgetful():
     return App(module)
 
 five = 5
+
+async def check_later(app):
+    assert False
+
+def check_nothing():
+    assert False
 """
 
 
@@ -171,6 +177,19 @@ def test_faults_by_name(service: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "--every" not in answer.line("replay: ")
     answer = simulate(capsys, target, "--seeds", "0", *faults[:2], "--every", "1h", "--no-shrink")
     assert answer.line("replay: ").endswith("--every 3600")
+
+
+def test_a_fault_without_an_occasion_is_no_success(
+    service: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """what was to be tried was not, with any seed; one that strikes with some will do."""
+    faults = ["--fault", "fail('shop/worker:sell', OSError, call=1)"]
+    never = "crash('shop', at=999999)"
+    options = [f"{service}:make_app", "--seeds", "0:2", "--duration", "5min"]
+    answer = simulate(capsys, *options, *faults, "--fault", never, "--", "sound")
+    assert answer.code == 1
+    assert answer.out.endswith(f": no promise broken, but there was no occasion for {never}\n")
+    assert simulate(capsys, *options, *faults, "--", "sound").code == 0
 
 
 def test_a_check_and_a_part(service: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,7 +277,13 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("make_app", ["--targets", "nobody/*"], ["'nobody/*'", "shop/worker:sell"]),
     ("make_app", ["--only", "shopp"], ["'shopp'", "did you mean 'shop'"]),
     ("make_app", ["--check", "{}:five"], ["five", "must be a function", "5"]),
-    ("make_app", ["--bug", "KeyErorr"], ["'KeyErorr'"]),
+    ("make_app", ["--seeds=-3:2"], ["--seeds", "from 0 on", "'-3:2'"]),
+    ("make_app", ["--check", "fakes"], ["--check must be package.module:attribute", "'fakes'"]),
+    ("make_app", ["--check", "{}:check_later"], ["--check", "a sync function", "check_later"]),
+    ("make_app", ["--check", "{}:check_nothing"], ["--check", "can't call 'check_nothing'"]),
+    ("make_app", ["--picture", "/nowhere/at/all.svg"], ["--picture", "folder that is there"]),
+    ("make_app", ["--picture", "/"], ["--picture", "folder that is there", "'/'"]),
+    ("make_app", ["--bug", "KeyErorr"], ["--bug must be", "'KeyErorr'"]),
     ("make_app", ["--bug", "{}:five"], ["five", "must be an exception", "5"]),
     ("make_app", ["--check", "{}:nothing"], ["no attribute 'nothing'"]),
     ("no_app", [], ["must return an App", "got None"]),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +14,14 @@ import simulated
 import trio
 from simulated import DAY, HOUR, Shop
 
-from trio_modules import App, Module, _lifecycle
+from trio_modules import App, Module, ModuleStatus, _lifecycle
 from trio_modules._life import Life
 from trio_modules._reporting import Reporter
 from trio_modules._services import RestartGate
 from trio_modules._state import decide
 from trio_modules._workers import Guest, Workers
 from trio_modules.testing import (
+    FaultNotMet,
     FaultPlan,
     NotDeterministic,
     RealIO,
@@ -40,15 +40,6 @@ from trio_modules.testing import _watch as watch_room
 GOLDEN = Path(__file__).parent / "golden_trace.txt"
 NO_FAULTS = FaultPlan(every=None)
 SOURCE = r".*simulated\.py:\d+"
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("trio_modules")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    yield
-    logger.setLevel(level)
 
 
 def first_failing() -> SimulationResult:
@@ -193,6 +184,51 @@ def test_a_failure_is_replayed_by_one_line() -> None:
         assert again.violations == result.violations
 
 
+def test_who_judges_is_part_of_the_line() -> None:
+    """without the check, the bugs and the time to recover it would simulate something else."""
+
+    def check(app: App) -> None:
+        assert app["store"].status is not ModuleStatus.OFFLINE
+
+    usual = simulate(simulated.sound, duration=10, faults=NO_FAULTS)
+    assert usual.replay == "simulate(sound, seed=0, duration=10.0, faults=[])"
+    result = simulate(
+        simulated.sound,
+        duration=10,
+        faults=NO_FAULTS,
+        check=check,
+        bugs=[OSError, KeyError],
+        recovers_within=None,
+    )
+    judges = f"check={check.__qualname__}, bugs=[OSError, KeyError], recovers_within=None"
+    assert result.replay == f"simulate(sound, seed=0, duration=10.0, faults=[], {judges})"
+    assert result.shrunk is not None
+    assert result.shrunk.replay.endswith(f", {judges})")
+
+
+def test_a_fault_without_an_occasion_is_no_success() -> None:
+    """as in a test of one's own, what was to be tried was not; random ones may come too late."""
+    missed = crash("store", at=999_999)
+    result = simulate(simulated.sound, duration=HOUR, faults=[crash("store", at=5), missed])
+    assert result.ok
+    assert result.missed == (missed,)
+    assert str(result).endswith(f"; no occasion for {missed}")
+    with pytest.raises(FaultNotMet, match="no occasion for crash") as caught:
+        result.assert_ok()
+    assert caught.value.faults == (missed,)
+    plan = FaultPlan(every=60, targets="*/stop:*")
+    simulate(simulated.sound, duration=HOUR, faults=plan).assert_ok()
+
+
+def test_what_is_logged_meanwhile_is_not_heard(caplog: pytest.LogCaptureFixture) -> None:
+    """a day of outages would bury what was found; whoever wants it gets it."""
+    plan = [crash("store", at=5)]
+    simulate(simulated.sound, duration=HOUR, faults=plan)
+    assert caplog.records == []
+    simulate(simulated.sound, duration=HOUR, faults=plan, logs=True)
+    assert [record.name for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_failure_says_all_that_one_needs() -> None:
     """the error has the seed, what is wrong, the lines that replay it, and the timeline."""
     found = first_failing()
@@ -236,6 +272,19 @@ def test_a_check_that_fails_is_a_violation(when: float) -> None:
     (violation,) = result.violations
     assert (violation.rule, violation.error, violation.time) == ("check", "LookupError", when)
     assert str(violation).endswith("the check failed: LookupError(not there)")
+
+
+def returned(value: object, _: App) -> object:
+    return value
+
+
+def test_a_check_may_return_false() -> None:
+    """that is as good as an assert; nothing else that it returns means anything."""
+    result = simulate(simulated.sound, duration=10, faults=NO_FAULTS, check=lambda _: False)
+    assert str(result.violations[0]).endswith("the check returned False")
+    for fine in (None, 0, True):
+        check = partial(returned, fine)
+        simulate(simulated.sound, duration=10, faults=NO_FAULTS, check=check).assert_ok()
 
 
 def test_an_exception_that_no_outage_explains_is_a_bug() -> None:
@@ -526,7 +575,12 @@ def test_a_framework_that_breaks_its_promise_is_found(
     [
         (simulated.listening, "a socket or pipe", rf"accept, {SOURCE}"),
         (simulated.threaded, "a thread", rf"compute, {SOURCE}"),
-        (simulated.threaded_alone, "a thread", "code of trio or trio_modules"),
+        (
+            simulated.threaded_alone,
+            "a thread",
+            "code of trio or trio_modules, for module 'store'",
+        ),
+        (simulated.serving, "a socket or pipe", rf"serve, {SOURCE}"),
         (simulated.threaded_shortly, "a thread", rf"compute, {SOURCE}"),
     ],
 )
@@ -624,12 +678,23 @@ def test_a_failure_that_does_not_come_again_is_an_error() -> None:
         simulate(moody, duration=DAY, faults=NO_FAULTS)
 
 
+async def later(_: App) -> None:
+    pass
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"seed": "1"}, TypeError, "seed must be an int, got '1'"),
         ({"seed": True}, TypeError, "seed must be an int, got True"),
         ({"duration": 0}, ValueError, "duration must be .* above 0, got 0"),
+        ({"duration": "7d"}, TypeError, "duration must be a number of seconds, got '7d'"),
+        ({"recovers_within": "1h"}, TypeError, "recovers_within must be .*, got '1h'"),
+        ({"bugs": [5]}, TypeError, "bugs must be classes of exceptions, got 5"),
+        ({"check": later}, TypeError, "check must be a sync function, got the async .*later"),
+        ({"check": 5}, TypeError, "check must be a function, got 5"),
+        ({"check": lambda: None}, TypeError, "check can't call .* with .*<the app>"),
+        ({"faults": crash("store", at=1)}, TypeError, "a list of faults, got crash"),
         ({"duration": float("inf")}, ValueError, "duration must be .*, got inf"),
         ({"faults": [fail("shop/worker")]}, ValueError, "no module 'shop'"),
         ({"faults": [fail("store/worker:x")]}, ValueError, "'store' declares no 'worker:x'"),
@@ -650,6 +715,8 @@ def test_what_is_no_app_is_an_error() -> None:
     """a factory has to return an app, or a context manager that yields one."""
     with pytest.raises(SimulationError, match=r"make_app must return an App .*, got 5"):
         simulate(lambda: 5)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match=r"make_app must be a function .*, got <App 'shop', "):
+        simulate(simulated.sound())  # type: ignore[arg-type]
 
 
 def test_inside_of_a_run_it_is_an_error() -> None:

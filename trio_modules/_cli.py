@@ -50,9 +50,9 @@ class Target:
     def __call__(self) -> object:
         return _made(_find(self.text), self.text, list(self.args))
 
-    def find(self, text: str) -> object:
-        """What another text of this form names."""
-        return _find(text)
+    def find(self, option: str, text: str) -> object:
+        """What the text of an option names, which has the form of TARGET."""
+        return _find(text, option)
 
     def app(self) -> App:
         """It, if it is an app."""
@@ -281,11 +281,11 @@ _COMMANDS = (
 # ---------------------------------------------------------------- the target
 
 
-def _find(target: str) -> object:
+def _find(target: str, named: str = "TARGET") -> object:
     place, colon, attribute = target.rpartition(":")
     if not colon or not place or not attribute:
         raise _UsageError(
-            f"TARGET must be package.module:attribute or file.py:attribute, got {target!r}"
+            f"{named} must be package.module:attribute or file.py:attribute, got {target!r}"
         )
     module = _load(place)
     found: object = module

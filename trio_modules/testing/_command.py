@@ -29,7 +29,7 @@ import attrs
 from trio_modules import App
 from trio_modules.testing._faults import Action, Fault, UnknownTarget, parse_fault
 from trio_modules.testing._plan import FaultPlan
-from trio_modules.testing._simulate import BUGS, SimulationResult, simulate
+from trio_modules.testing._simulate import BUGS, SimulationResult, check_the_check, simulate
 from trio_modules.testing._simulating import MakeApp, SimulationError
 
 __all__ = ["MISTAKES", "USAGE", "Found", "add_options", "run"]
@@ -48,6 +48,8 @@ _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[smhdw]?)")
 _NEVER = "never"
 _RECOVERY = 3600.0
 _BAR = 30
+#: So many seconds may pass without a word where there is no bar.
+_SILENCE = 30.0
 #: The exit code of what Ctrl-C has ended.
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -60,7 +62,7 @@ class Found(Protocol):
     @property
     def args(self) -> tuple[str, ...]: ...
     def __call__(self) -> object: ...
-    def find(self, text: str) -> object: ...
+    def find(self, option: str, text: str) -> object: ...
 
 
 # ---------------------------------------------------------------- options
@@ -79,12 +81,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--check", metavar="TARGET", help="a function that takes the app and raises")
     add("--bug", action="append", metavar="EXCEPTION", default=[], help=_BUG_HELP)
     add("--recovers-within", type=_typed(_seconds_or_never), default=_RECOVERY, help="default: 1h")
-    add("--picture", type=Path, metavar="FILE", help="where to draw the failing run, as SVG")
+    add("--picture", type=_typed(_picture), metavar="FILE", help=_PICTURE_HELP)
     add("--jobs", type=_typed(_jobs), default=1, metavar="N", help="processes; default: 1")
     add("--no-shrink", action="store_true", help="leave the failing run as large as it is")
 
 
 _FAULT_HELP = "a fault by name, without random ones: \"fail('store/worker:poll', at=60)\""
+
+_PICTURE_HELP = "where to draw the failing run, as SVG"
 
 _BUG_HELP = "an exception that no outage explains, beside the usual ones: OSError or TARGET"
 
@@ -104,7 +108,7 @@ def _typed(read: Callable[[str], T]) -> Callable[[str], T]:
 def _seeds(text: str) -> range:
     match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
     if match is None:
-        raise ValueError(f"must be a number or two, as in 0:1000, got {text!r}")
+        raise ValueError(f"must be a number from 0 on or two, as in 0:1000, got {text!r}")
     first = int(match.group(1))
     seeds = range(first, int(match.group(2) or first + 1))
     if not seeds:
@@ -132,6 +136,16 @@ def _jobs(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"must be at least 1, got {text!r}")
     return int(text)
+
+
+def _picture(text: str) -> Path:
+    """A file that can be written when the time comes: after minutes would be late to say no."""
+    path = Path(text)
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise ValueError(f"must be a file in a folder that is there, got {text!r}")
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise ValueError(f"must be a file that can be written, got {text!r}")
+    return path
 
 
 # ---------------------------------------------------------------- what is simulated
@@ -164,21 +178,28 @@ class _Order:
                 only=self.only,
                 shrink=shrink,
                 compare=seed == self.first_seed,
+                logs=True,  # as --log-level says
             )
 
     def _bug(self, name: str) -> type[BaseException]:
-        found = getattr(builtins, name, None) or self.target.find(name)
+        if name.isidentifier() and not hasattr(builtins, name):
+            raise SimulationError(
+                f"--bug must be an exception of Python's or file.py:attribute, got {name!r}"
+            )
+        found = getattr(builtins, name, None) or self.target.find("--bug", name)
         if not isinstance(found, type) or not issubclass(found, BaseException):
-            raise SimulationError(f"{name!r} must be an exception, got {found!r}")
+            raise SimulationError(f"--bug {name!r} must be an exception, got {found!r}")
         return found
 
     def _check(self) -> Callable[[App], object] | None:
         if self.check is None:
             return None
-        found = self.target.find(self.check)
-        if not callable(found):
-            raise SimulationError(f"{self.check!r} must be a function, got {found!r}")
-        return cast("Callable[[App], object]", found)
+        found = cast("Callable[[App], object]", self.target.find("--check", self.check))
+        try:
+            check_the_check(found)
+        except TypeError as exc:
+            raise SimulationError(f"--check {self.check!r}: {exc}") from None
+        return found
 
     def command(self, result: SimulationResult, plan: FaultPlan) -> str:
         """The line that simulates a result again."""
@@ -259,6 +280,11 @@ def run(target: Found, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"{total}, then interrupted")
         return _INTERRUPTED
+    if total.missed:
+        print(
+            f"{total}: no promise broken, but there was no occasion for {', '.join(total.missed)}"
+        )
+        return 1
     print(f"{total}: no promise broken")
     return 0
 
@@ -302,6 +328,7 @@ class _Summary:
     ok: bool = True
     strikes: int = 0
     restarts: int = 0
+    missed: tuple[str, ...] = ()
     mistake: str = ""
 
 
@@ -310,7 +337,8 @@ def _summary(order: _Order, seed: int) -> _Summary:
         result = order.simulate(seed, shrink=False)
     except MISTAKES as exc:
         return _Summary(seed, mistake=str(exc))
-    return _Summary(seed, result.ok, result.strikes, result.restarts)
+    missed = tuple(map(str, result.missed))
+    return _Summary(seed, result.ok, result.strikes, result.restarts, missed)
 
 
 def _summaries(order: _Order, seeds: range, jobs: int) -> Iterator[_Summary]:
@@ -342,12 +370,17 @@ def _without_mistake(summary: _Summary) -> _Summary:
 
 
 class _Total:
-    """The sums so far and, on a terminal, a bar that shows how far it is."""
+    """The sums so far and how far it is: a bar on a terminal, elsewhere a line now and then.
+
+    Attributes:
+        missed: faults by name that no seed had an occasion for.
+    """
 
     def __init__(self, seeds: int) -> None:
+        self.missed: tuple[str, ...] = ()
         self._seeds = seeds
         self._done = self._strikes = self._restarts = 0
-        self._began = time.monotonic()
+        self._began = self._told = time.monotonic()
         self._shows = sys.stderr.isatty()
 
     def __str__(self) -> str:
@@ -358,14 +391,22 @@ class _Total:
 
     def add(self, summary: _Summary) -> None:
         self._done += 1
+        if self._done == 1:
+            self.missed = summary.missed
+        self.missed = tuple(each for each in self.missed if each in summary.missed)
         self._strikes += summary.strikes
         self._restarts += summary.restarts
+        now = time.monotonic()
+        rate = self._done / max(now - self._began, 1e-9)
+        so_far = f"{self._done}/{self._seeds} seeds, {rate:.1f}/s"
         if self._shows:
             filled = _BAR * self._done // self._seeds
-            rate = self._done / max(time.monotonic() - self._began, 1e-9)
             bar = "#" * filled + " " * (_BAR - filled)
-            sys.stderr.write(f"\r[{bar}] {self._done}/{self._seeds} seeds, {rate:.1f}/s ")
+            sys.stderr.write(f"\r[{bar}] {so_far} ")
             sys.stderr.flush()
+        elif now - self._told >= _SILENCE:
+            self._told = now
+            print(so_far, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the line of the bar."""

@@ -80,6 +80,11 @@ def _check_seconds(_: object, attribute: attrs.Attribute[float], value: float | 
         raise ValueError(f"{attribute.name} must be a number of seconds from 0 on, got {value!r}")
 
 
+def _check_error(_: object, __: object, value: Callable[[], BaseException] | None) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"error must be an exception's class, or make one, got {value!r}")
+
+
 @attrs.frozen
 class Fault:
     """One thing that goes wrong (ours); `fail`, `hang`, `deaf`, `slow` and `crash` make them.
@@ -105,7 +110,7 @@ class Fault:
     at: float | None = attrs.field(default=None, validator=_check_seconds)
     lasts: float = attrs.field(default=0.0, validator=_check_seconds)
     seconds: float = attrs.field(default=0.0, validator=_check_seconds)
-    error: Callable[[], BaseException] | None = attrs.field(default=None)
+    error: Callable[[], BaseException] | None = attrs.field(default=None, validator=_check_error)
 
     def __attrs_post_init__(self) -> None:
         if self.call is not None and self.at is not None:
@@ -180,7 +185,8 @@ def hang(
         target: see `Fault`.
         call: the n-th call, from 1 on.
         at: seconds from the injection on.
-        lasts: seconds from *at* on; for ever by default.
+        lasts: seconds from *at* on; for ever by default. A call that is chosen by its number
+            hangs until it is cancelled.
     """
     return Fault(target, "hang", call, at, lasts)
 
@@ -266,8 +272,8 @@ def parse_fault(text: str) -> Fault:
         options = {str(option.arg): _value_of(option.value) for option in tree.keywords}
     except (SyntaxError, AssertionError, KeyError, ValueError):
         raise ValueError(
-            f"a fault looks like {fail('store/worker:poll', OSError, at=60.0, lasts=5.0)}, with "
-            f"one of {', '.join(_MAKERS)}, got {text!r}"
+            f"a fault looks like {fail('store/worker:poll', OSError, at=60.0, lasts=5.0)} or "
+            f"{hang('store/worker:poll', call=3)}, with one of {', '.join(_MAKERS)}, got {text!r}"
         ) from None
     try:
         return maker(*args, **options)

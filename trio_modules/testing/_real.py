@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
+from trio_modules._context import owner_of
 from trio_modules.testing._scheduling import all_tasks
 
 __all__ = ["RealWork"]
@@ -71,7 +72,7 @@ class RealWork:
         """Where the first task waits, one of the user's if there is; "" without any."""
         others = (task for task in all_tasks() if task is not self.waker)
         places = list(filter(None, map(_place_of, others)))
-        return min(places, key=lambda place: place.endswith(_NOWHERE), default="")
+        return min(places, key=lambda place: _NOWHERE in place, default="")
 
 
 def _waiting_for_files() -> int:
@@ -82,17 +83,25 @@ def _waiting_for_files() -> int:
 
 def _place_of(task: trio.lowlevel.Task) -> str:
     """What a task waits for, and where, in code that isn't the framework's; "" if it doesn't."""
-    frames = list(task.iter_await_frames())
-    calls = [frame.f_code.co_name for frame, _ in frames]
+    calls = [frame.f_code.co_name for frame, _ in task.iter_await_frames()]
     waits = [_WAITS[name] for name in calls if name in _WAITS]
-    users = [
-        (frame.f_code, line)
-        for frame, line in frames
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OWN_PACKAGES
-    ]
     if not waits:
         return ""
-    if not users:
-        return f"{waits[0]} in {_NOWHERE}"
-    code, line = users[-1]
-    return f"{waits[0]} in {code.co_name}, {code.co_filename}:{line}"
+    return f"{waits[0]} in {_code_around(task)}"
+
+
+def _code_around(below: trio.lowlevel.Task) -> str:
+    """The innermost code of the user's, of the task or of one that waits for it."""
+    task: trio.lowlevel.Task | None = below
+    while task is not None:
+        users = [
+            f"{frame.f_code.co_name}, {frame.f_code.co_filename}:{line}"
+            for frame, line in task.iter_await_frames()
+            if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OWN_PACKAGES
+        ]
+        if users:
+            return users[-1]
+        nursery = task.parent_nursery
+        task = None if nursery is None else nursery.parent_task
+    owner = owner_of(below)
+    return _NOWHERE if owner is None else f"{_NOWHERE}, for module {owner.name!r}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import attrs
 
 from trio_modules import App
+from trio_modules._util import Placeholder, check_call, check_seconds
 from trio_modules.testing._faults import Fault
-from trio_modules.testing._injecting import check_faults
+from trio_modules.testing._injecting import FaultNotMet, check_faults
 from trio_modules.testing._picture import picture
 from trio_modules.testing._plan import FaultPlan
 from trio_modules.testing._shrinking import shrink as shrunk_case
@@ -26,7 +28,14 @@ from trio_modules.testing._timeline import timeline
 from trio_modules.testing._trace import TraceEntry, Violation, trace_text
 from trio_modules.testing._watch import KEPT_STEPS
 
-__all__ = ["BUGS", "NotDeterministic", "SimulationFailed", "SimulationResult", "simulate"]
+__all__ = [
+    "BUGS",
+    "NotDeterministic",
+    "SimulationFailed",
+    "SimulationResult",
+    "check_the_check",
+    "simulate",
+]
 
 #: Exceptions that no outage explains.
 BUGS: tuple[type[BaseException], ...] = (
@@ -37,6 +46,8 @@ BUGS: tuple[type[BaseException], ...] = (
     NameError,
     TypeError,
 )
+#: Seconds after which everything should be back.
+_RECOVERY = 3600.0
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
@@ -52,7 +63,8 @@ class NotDeterministic(SimulationError):
         super().__init__(
             f"the service isn't deterministic: step {number} is {first or 'missing'} in one run "
             f"and {second or 'missing'} in the other; take all chance from App.rng, and time from "
-            f"trio.current_time() or App.now()"
+            f"trio.current_time() or App.now(), and let the factory begin with nothing that an "
+            f"earlier run has left in modules and classes"
         )
         self.number = number
         self.first = first
@@ -81,6 +93,8 @@ class SimulationResult:
         violations: which promises were broken, in order; the first ends the simulation.
         trace: what happened, in order; `trace_text` is the same as text.
         modules: those simulated, each with what it depends on.
+        missed: the faults of the plan's own, by name, that had no occasion to strike, though the
+            simulation came to its end.
         strikes: how often a fault struck.
         restarts: how often service workers and modules were started again.
         reports: how many reports there were.
@@ -98,6 +112,7 @@ class SimulationResult:
     violations: tuple[Violation, ...]
     trace: tuple[TraceEntry, ...] = attrs.field(repr=False)
     modules: Mapping[str, tuple[str, ...]] = attrs.field(repr=False)
+    missed: tuple[Fault, ...]
     strikes: int
     restarts: int
     reports: int
@@ -107,6 +122,7 @@ class SimulationResult:
     shrunk: SimulationResult | None = attrs.field(default=None, repr=False)
     _target: str = attrs.field(default="make_app", repr=False)
     _plan: FaultPlan | None = attrs.field(default=None, repr=False)
+    _judges: tuple[str, ...] = attrs.field(default=(), repr=False)
 
     @property
     def ok(self) -> bool:
@@ -128,6 +144,7 @@ class SimulationResult:
             args.append(f"faults={self._plan!r}")
         if self.only:
             args.append(f"only={list(self.only)!r}")
+        args += self._judges
         return f"simulate({', '.join(args)})"
 
     def timeline(self, width: int = 72, last: int = 20) -> str:
@@ -150,19 +167,23 @@ class SimulationResult:
         return self.violations[0].time if self.violations else self.time
 
     def assert_ok(self) -> None:
-        """Do nothing if no promise was broken.
+        """Do nothing if no promise was broken, and all that was to go wrong went wrong.
 
         Raises:
             SimulationFailed: with the line that simulates the failure again, and its timeline.
+            FaultNotMet: if a fault of the plan's own, by name, had no occasion to strike.
         """
         if not self.ok:
             raise SimulationFailed(self)
+        if self.missed:
+            raise FaultNotMet(self.missed)
 
     def __str__(self) -> str:
         if self.ok:
             return (
                 f"seed {self.seed}: no promise broken in {self.time:g} simulated seconds with "
                 f"{self.strikes} strikes of faults and {self.restarts} restarts"
+                + (f"; no occasion for {', '.join(map(str, self.missed))}" if self.missed else "")
             )
         smallest = self.shrunk or self
         lines = [f"seed {self.seed}: {self.violations[0]}", f"replay: {self.replay}"]
@@ -178,11 +199,12 @@ def simulate(
     duration: float = 86_400.0,
     faults: FaultPlan | Iterable[Fault] | None = None,
     check: Callable[[App], object] | None = None,
-    bugs: tuple[type[BaseException], ...] = BUGS,
-    recovers_within: float | None = 3600.0,
+    bugs: Iterable[type[BaseException]] = BUGS,
+    recovers_within: float | None = _RECOVERY,
     only: Iterable[str] = (),
     shrink: bool = True,
     compare: bool = True,
+    logs: bool = False,
 ) -> SimulationResult:
     """Run a service through days of outages, the same way for the same seed (ours).
 
@@ -201,8 +223,8 @@ def simulate(
         seed: any number.
         duration: how much time to simulate, in seconds.
         faults: a plan, or the faults themselves; one random fault an hour by default.
-        check: called with the app whenever all is quiet, and once its block was left; what it
-            raises is a violation.
+        check: a sync function, called with the app whenever all is quiet, and once its block was
+            left; that it raises, or returns False, is a violation.
         bugs: exceptions whose report is a violation, since no outage explains them: by default
             ArithmeticError, AssertionError, AttributeError, LookupError, NameError and TypeError.
         recovers_within: seconds after the last fault, at most, after which everything wanted must
@@ -211,6 +233,8 @@ def simulate(
         only: names of modules; nothing but these and what they depend on is simulated.
         shrink: whether to look for a smaller simulation that fails, too.
         compare: whether to run the first 3,000 steps twice, and see whether they are the same.
+        logs: whether what is logged meanwhile gets anywhere: it is a lot, and simulated several
+            times.
 
     Returns:
         what happened, and which promises were broken. `SimulationResult.assert_ok` raises for
@@ -227,13 +251,18 @@ def simulate(
 
     It calls ``trio.run``, so it isn't for use inside of one.
     """
-    _check_numbers(seed, duration)
+    length = _check_numbers(seed, duration)
+    if check is not None:
+        check_the_check(check)
+    if recovers_within is not None:
+        recovers_within = check_seconds("recovers_within", recovers_within)
+    kinds = _as_bugs(bugs)
     plan = FaultPlan() if faults is None else _as_plan(faults)
     with made(make_app) as app:
         chosen = _chosen(app, only)
-        drawn = plan.draw(app, seed, duration)
+        drawn = plan.draw(app, seed, length)
         check_faults(app, drawn)
-    case = Case(seed, float(duration), drawn, chosen, check, bugs, recovers_within)
+    case = Case(seed, length, drawn, chosen, check, kinds, recovers_within, logs)
     outcome = _run(make_app, case)
     if compare:
         _compare_beginnings(make_app, case, outcome)
@@ -246,16 +275,39 @@ def simulate(
     return _result(case, outcome, target, plan, smaller)
 
 
-def _check_numbers(seed: int, duration: float) -> None:
+def _check_numbers(seed: int, duration: float) -> float:
+    """The duration, if both are usable."""
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed must be an int, got {seed!r}")
-    if not 0 < duration < math.inf:
+    length = check_seconds("duration", duration, finite=True)
+    if not length:
         raise ValueError(f"duration must be a number of seconds above 0, got {duration!r}")
+    return length
+
+
+def check_the_check(check: Callable[[App], object]) -> None:
+    """Raise `TypeError` unless it can be called with the app, between two steps of the service."""
+    if not callable(check):
+        raise TypeError(f"check must be a function, got {check!r}")
+    call = getattr(check, "__call__", None)  # noqa: B004 - of an object, to look at
+    if inspect.iscoroutinefunction(check) or inspect.iscoroutinefunction(call):
+        raise TypeError(f"check must be a sync function, got the async {check!r}")
+    check_call(check, (Placeholder("the app"),), "check")
+
+
+def _as_bugs(bugs: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    kinds: tuple[object, ...] = (bugs,) if isinstance(bugs, type) else tuple(bugs)
+    for kind in kinds:
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            raise TypeError(f"bugs must be classes of exceptions, got {kind!r}")
+    return cast("tuple[type[BaseException], ...]", kinds)
 
 
 def _as_plan(faults: FaultPlan | Iterable[Fault]) -> FaultPlan:
     if isinstance(faults, FaultPlan):
         return faults
+    if isinstance(faults, Fault):
+        raise TypeError(f"faults must be a FaultPlan or a list of faults, got {faults}")
     return FaultPlan(every=None, faults=faults)
 
 
@@ -307,6 +359,7 @@ def _result(
     plan: FaultPlan | None = None,
     smaller: SimulationResult | None = None,
 ) -> SimulationResult:
+    named = () if plan is None or outcome.violations else plan.faults
     return SimulationResult(
         seed=case.seed,
         duration=case.duration,
@@ -315,6 +368,7 @@ def _result(
         violations=outcome.violations,
         trace=outcome.trace,
         modules=outcome.needs,
+        missed=tuple(each for each in named if each in outcome.missed),
         strikes=outcome.strikes,
         restarts=outcome.restarts,
         reports=outcome.reports,
@@ -324,4 +378,19 @@ def _result(
         shrunk=smaller,
         target=target,
         plan=plan,
+        judges=tuple(_judges(case)),
     )
+
+
+def _judges(case: Case) -> Iterator[str]:
+    """What says whether it fails, as arguments; the usual ones left out."""
+    if case.check is not None:
+        yield f"check={_name(case.check)}"
+    if case.bugs != BUGS:
+        yield f"bugs=[{', '.join(map(_name, case.bugs))}]"
+    if case.recovers_within != _RECOVERY:
+        yield f"recovers_within={case.recovers_within!r}"
+
+
+def _name(thing: object) -> str:
+    return getattr(thing, "__qualname__", None) or repr(thing)

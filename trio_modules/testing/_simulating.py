@@ -6,8 +6,10 @@ whoever supervises processes would do. When the time is over it is left, and wha
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import TypeAlias
 
@@ -27,6 +29,9 @@ from trio_modules.testing._scheduling import (
 )
 from trio_modules.testing._trace import TraceEntry, Violation, leaves, said
 from trio_modules.testing._watch import Watch
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 __all__ = ["Case", "MakeApp", "Outcome", "RealIO", "SimulationError", "made", "run_case"]
 
@@ -69,6 +74,7 @@ class Case:
     check: Callable[[App], object] | None
     bugs: tuple[type[BaseException], ...]
     recovers_within: float | None
+    logs: bool
 
 
 @attrs.frozen
@@ -78,6 +84,7 @@ class Outcome:
     Attributes:
         trace, violations: what happened, and what shouldn't have.
         first_steps: time and task of the scheduler's first steps.
+        missed: the faults that had no occasion to strike.
         strikes, restarts, reports, steps, checks: how often.
         needs: of each module that was simulated, the names of those that it depends on.
         time: when it ended, in simulated seconds.
@@ -87,6 +94,7 @@ class Outcome:
     first_steps: tuple[tuple[float, str], ...]
     violations: tuple[Violation, ...]
     needs: dict[str, tuple[str, ...]]
+    missed: tuple[Fault, ...]
     strikes: int
     restarts: int
     reports: int
@@ -98,6 +106,8 @@ class Outcome:
 @contextmanager
 def made(make_app: MakeApp) -> Iterator[App]:
     """The app that *make_app* returns or, as a context manager, yields."""
+    if not callable(make_app):
+        raise TypeError(f"make_app must be a function that returns an App, got {make_app!r}")
     found: object = make_app()
     if isinstance(found, App):
         yield found
@@ -120,13 +130,24 @@ def run_case(app: App, case: Case, most_steps: int | None = None) -> Outcome:
         BaseException: what ended it and is no fault's and no `Exception`, like Ctrl-C.
     """
     simulation = _Simulation(app, case, most_steps)
-    with _prepared(app, case), seeded_scheduling(case.seed), collector_off():
-        trio.run(
-            simulation.main,
-            clock=trio.testing.MockClock(autojump_threshold=0),
-            instruments=[simulation.watch],
-        )
+    logging_as_usual = nullcontext() if case.logs else _logging_off()
+    with _prepared(app, case), logging_as_usual, seeded_scheduling(case.seed), collector_off():
+        try:
+            trio.run(
+                simulation.main,
+                clock=trio.testing.MockClock(autojump_threshold=0),
+                instruments=[simulation.watch],
+            )
+        except BaseExceptionGroup as exc:
+            _raise_ctrl_c(exc)
+            raise
     return simulation.outcome()
+
+
+def _raise_ctrl_c(group: BaseExceptionGroup[BaseException]) -> None:
+    """Ctrl-C may have struck a task of the simulation's own, whose nursery makes a group of it."""
+    if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(group)):
+        raise KeyboardInterrupt from group
 
 
 @contextmanager
@@ -144,6 +165,17 @@ def _prepared(app: App, case: Case) -> Iterator[None]:
     finally:
         app.rng.setstate(chance)
         app.epoch = epoch
+
+
+@contextmanager
+def _logging_off() -> Iterator[None]:
+    """A day of outages, simulated again and again, would bury what was found."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.CRITICAL))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _Simulation:
@@ -179,7 +211,9 @@ class _Simulation:
         """Trio takes an instrument that raises away, and goes on."""
         steps = self.watch.steps
         await trio.lowlevel.checkpoint()
-        assert self.watch.steps > steps, "the watch has failed; trio.abc.Instrument's log says how"
+        assert self.watch.steps > steps, (
+            "the watch has failed; with logs=True, trio.abc.Instrument's log says how"
+        )
 
     async def _run_again_and_again(self) -> None:
         while not self._over.is_set():
@@ -272,6 +306,7 @@ class _Simulation:
                 name: tuple(other.name for other in module.dependencies)
                 for name, module in self._app.modules.items()
             },
+            missed=tuple(each for each in self._case.faults if each not in self._injector.met),
             strikes=len(self._injector.strikes),
             restarts=record.restarts,
             reports=watch.reports,

@@ -42,7 +42,8 @@ async def wait_for_status(module: Module, status: ModuleStatus, *, within: float
         return
     # The status may have been reached and left again between the end of the time and here.
     head = f"{condition(module)}, not {status.name} within {within:g} s"
-    raise NotInTime(listing(head, story(module)))
+    why = list(story(module)) or ["nothing of it waits, and nothing that it depends on is missing"]
+    raise NotInTime(listing(head, why))
 
 
 @attrs.define

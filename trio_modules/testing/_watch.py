@@ -194,9 +194,12 @@ class Watch(trio.abc.Instrument):
             return
         self.record.checks += 1
         try:
-            self._check(self._app)
+            result = self._check(self._app)
         except Exception as exc:
             self.record.violation("", "check", f"the check failed: {said(exc)}", exc)
+        else:
+            if result is False:
+                self.record.violation("", "check", "the check returned False")
 
     def _look(self, *changes: Change) -> None:
         """Read what the app has told, beside the changes that have been read already."""

@@ -52,14 +52,17 @@ async def running_app(_trio_test: None, app: App, reports: Reports) -> AsyncIter
 
 @pytest.fixture
 def _trio_test(request: pytest.FixtureRequest) -> None:
+    if not request.config.pluginmanager.has_plugin("trio"):
+        pytest.fail(
+            "the fixture 'running_app' needs pytest-trio: install trio-modules[pytest]",
+            pytrace=False,
+        )
     if request.node.get_closest_marker("trio") is None:
         pytest.fail(
             "the fixture 'running_app' needs an async test that pytest-trio runs: "
             "mark it with pytest.mark.trio, or set trio_mode = true",
             pytrace=False,
         )
-    if not request.config.pluginmanager.has_plugin("trio"):
-        pytest.fail("the fixture 'running_app' needs pytest-trio", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
