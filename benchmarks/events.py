@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -130,6 +131,60 @@ def channel_sends(count: int) -> Callable[[int], Awaitable[float]]:
     return measure
 
 
+class Slots:
+    """Tasks that are parked until something is there for them: the least that takes it over."""
+
+    def __init__(self, take: Callable[[int], Awaitable[None]]) -> None:
+        self.take = take
+        self.items: deque[int] = deque()
+        self.parked: list[trio.lowlevel.Task] = []
+
+    async def read(self) -> None:
+        this = trio.lowlevel.current_task()
+
+        def unpark(_: object) -> trio.lowlevel.Abort:
+            self.parked.remove(this)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            while not self.items:
+                self.parked.append(this)
+                await trio.lowlevel.wait_task_rescheduled(unpark)
+            await self.take(self.items.popleft())
+
+    def put(self, item: int) -> None:
+        self.items.append(item)
+        if self.parked:
+            trio.lowlevel.reschedule(self.parked.pop())
+
+
+def handed(readers: int) -> Callable[[int], Awaitable[float]]:
+    """One checkpoint, and then all get it: without an end, a limit, or a failure."""
+
+    async def trigger(slots: list[Slots], item: int) -> None:
+        await trio.lowlevel.checkpoint()
+        for slot in slots:
+            slot.put(item)
+
+    async def measure(size: int) -> float:
+        count = Count()
+        count.expect(size * readers)
+        slots = [Slots(count.take) for _ in range(readers)]
+        async with trio.open_nursery() as nursery:
+            for slot in slots:
+                nursery.start_soon(slot.read)
+            await wait_all_tasks_blocked()
+            began = clock()
+            for number in range(size):
+                await trigger(slots, number)
+            await count.done.wait()
+            cost = (clock() - began) / size
+            nursery.cancel_scope.cancel()
+        return cost
+
+    return measure
+
+
 async def without_hooks(size: int) -> float:
     service = Service(0)
     async with App(service.source, service.sink):
@@ -184,6 +239,22 @@ WORKS = (
         awaited(10),
         channel_sends(10),
         title="events awaited, to ten hooks",
+    ),
+    Work(
+        "events-awaited-1-handed",
+        None,
+        50_000,
+        awaited(1),
+        handed(1),
+        title="the same to one hook, beside the least that hands it to a parked task",
+    ),
+    Work(
+        "events-awaited-10-handed",
+        None,
+        10_000,
+        awaited(10),
+        handed(10),
+        title="the same to ten hooks, beside the least that hands it to parked tasks",
     ),
     Work(
         "events-no-hook", 3.0, 100_000, without_hooks, empty_method, title="events without a hook"
