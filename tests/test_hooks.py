@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from contextvars import ContextVar
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -892,3 +892,27 @@ async def test_a_heavy_hook_does_not_go_on_for_long(mock_clock: MockClock) -> No
     runs = [len(list(run)) for name, run in itertools.groupby(turns) if name == "hook"]
     assert sum(runs) == 200
     assert max(runs) <= 2 * 16
+
+
+@pytest.mark.slow
+def test_many_hooks_cost_no_more_each_than_few() -> None:
+    """to show them and to close them: with 32 times as many nobody looks at all for each."""
+
+    async def take(_: int) -> None:
+        pass
+
+    async def life(count: int) -> float:
+        source, sink = Module("source"), Module("sink")
+        event = source.event("event", int)
+        for number in range(count):
+            sink.hook(event, take, name=f"hook-{number}")
+        async with App(source, sink) as app:
+            await event.trigger(1)
+            await let_run()
+            began = process_time()
+            assert len(app.status().modules["sink"].hooks) == count
+        return (process_time() - began) / count
+
+    trio.run(life, 100)  # fills caches
+    few = min(trio.run(life, 500) for _ in range(5))
+    assert trio.run(life, 16_000) < 4 * few

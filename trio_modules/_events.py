@@ -372,7 +372,7 @@ class Outlet:
         self.source = source
         self.name = name
         self.accepted = ANYTHING if accepted is None else accepted
-        self.inboxes: tuple[Inbox, ...] = ()
+        self.inboxes: dict[Inbox, None] = {}
         self.own: Broadcast[object] = Broadcast()
         self.watched = False
         self.triggered = 0
@@ -394,12 +394,12 @@ class Outlet:
 
     def connect(self, inbox: Inbox) -> None:
         """From now on that inbox gets what is triggered."""
-        self.inboxes = (*self.inboxes, inbox)
+        self.inboxes[inbox] = None
         self._known[inbox] = None
 
     def disconnect(self, inbox: Inbox) -> None:
         """From now on it gets nothing; what it has got in this run still counts."""
-        self.inboxes = tuple(each for each in self.inboxes if each is not inbox)
+        del self.inboxes[inbox]
 
     def forget(self, inbox: Inbox) -> None:
         """Its hook is no longer declared: keep nothing of it but the figures."""
@@ -484,9 +484,8 @@ class Outlet:
     # ------------------------------------------------------------ figures
 
     def statistics(self) -> EventStatistics:
-        is_open = dict.fromkeys(self.inboxes)
-        hooks = tuple(each.statistics() for each in is_open)
-        closed = tuple(each.statistics() for each in self._known if each not in is_open)
+        hooks = tuple(each.statistics() for each in self.inboxes)
+        closed = tuple(each.statistics() for each in self._known if each not in self.inboxes)
         delivered, dropped = self._gone
         return EventStatistics(
             triggered=self.triggered,

@@ -53,6 +53,9 @@ LOOK = 16
 #: How many events a hook takes before everybody else has a turn; it doesn't look before the first.
 SLICE = 16 * LOOK - 1
 
+#: What the names of the tasks that read for hooks begin with.
+_READER = "<hook "
+
 #: Seconds for which senders wait before somebody looks whether that can ever end.
 CYCLE_PATIENCE = 5.0
 
@@ -523,7 +526,10 @@ class ModuleEvents:
 
     def is_reader(self, task: trio.lowlevel.Task) -> bool:
         """Whether a task of the module's nursery reads for a hook."""
-        return any(task in hook.inbox.readers for hook in self.hooks) or any(
+        if self._room is not None and task in self._room.reading:
+            return True
+        # One that has not begun yet: there may be many hooks, and many tasks that are no readers.
+        return task.name.startswith(_READER) and any(
             hook.begun and task.name == _task_name(hook) for hook in self.hooks
         )
 
@@ -533,7 +539,7 @@ def _is_at_work(inbox: Inbox) -> bool:
 
 
 def _task_name(hook: Hook) -> str:
-    return f"<hook {hook.name}>"
+    return f"{_READER}{hook.name}>"
 
 
 def find_event(
