@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,11 +12,12 @@ import trio.testing
 from trio_modules.testing._scheduling import seeded_scheduling as deterministic_scheduling
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from trio_modules import App, Module, ModuleError
 
 __all__ = [
+    "ctrl_c_raises",
     "deterministic_scheduling",
     "fail",
     "let_run",
@@ -59,3 +62,13 @@ async def reports_of(app: App, use: Callable[[], Awaitable[object]]) -> list[Mod
         async with app:
             await use()
         return [report async for report in reports]
+
+
+@contextmanager
+def ctrl_c_raises() -> Iterator[None]:
+    """Have SIGINT raise in the block: a shell that runs the tests in the background ignores it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)

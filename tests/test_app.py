@@ -26,7 +26,7 @@ from lifecycle_helpers import (
     tasks_living,
     watching,
 )
-from support import deterministic_scheduling
+from support import ctrl_c_raises, deterministic_scheduling
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
@@ -1775,6 +1775,6 @@ def test_ctrl_c_that_strikes_the_app_itself_stops_it_in_order() -> None:
             app._run.timers.after(1, lambda: signal.raise_signal(signal.SIGINT))
             await trio.sleep(5)
 
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c_raises(), pytest.raises(KeyboardInterrupt):
         trio.run(main, clock=MockClock(autojump_threshold=0))
     assert stopped == ["top", "base"]

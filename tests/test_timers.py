@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from support import ctrl_c_raises
 from trio.testing import MockClock
 
 from trio_modules._timers import Timer, Timers
@@ -49,7 +50,8 @@ def test_ctrl_c_is_for_the_main_task() -> None:
                 interrupts.append(trio.current_time())
                 await trio.sleep(5)
 
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+    with ctrl_c_raises():
+        trio.run(main, clock=MockClock(autojump_threshold=0))
     assert (interrupts, calls) == ([1], [2])
 
 
