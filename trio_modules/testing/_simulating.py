@@ -138,16 +138,22 @@ def run_case(app: App, case: Case, most_steps: int | None = None) -> Outcome:
                 clock=trio.testing.MockClock(autojump_threshold=0),
                 instruments=[simulation.watch],
             )
-        except BaseExceptionGroup as exc:
+        except (BaseExceptionGroup, trio.TrioInternalError) as exc:
             _raise_ctrl_c(exc)
             raise
     return simulation.outcome()
 
 
-def _raise_ctrl_c(group: BaseExceptionGroup[BaseException]) -> None:
-    """Ctrl-C may have struck a task of the simulation's own, whose nursery makes a group of it."""
-    if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(group)):
-        raise KeyboardInterrupt from group
+def _raise_ctrl_c(error: BaseException) -> None:
+    """Ctrl-C may have struck where a group is made of it: a task of the simulation's own.
+
+    Or it has struck Trio itself, as it began or ended a run, and has become its internal error.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(found)):
+            raise KeyboardInterrupt from error
+        found = found.__cause__ or found.__context__
 
 
 @contextmanager
