@@ -259,7 +259,7 @@ def test_ctrl_c_ends_it_with_one_line(service: Path) -> None:
     said, _ = running.communicate(timeout=60)
     shown += os.read(terminal, 10_000).decode()
     os.close(terminal)
-    assert running.returncode == 128 + signal.SIGINT
+    assert running.returncode == 128 + signal.SIGINT, shown + said
     assert re.fullmatch(r"\d+ seeds?, \d+ strikes?, \d+ restarts?, then interrupted\n", said)
     assert "Traceback" not in shown
 
