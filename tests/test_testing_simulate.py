@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import simulated
 import trio
 from simulated import DAY, HOUR, Shop
+from support import ctrl_c_raises
 
 from trio_modules import App, Module, ModuleStatus, _lifecycle
 from trio_modules._life import Life
@@ -396,6 +398,26 @@ def test_a_real_ctrl_c_ends_the_simulation() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         simulate(interrupting, duration=100)
+
+
+def test_ctrl_c_strikes_between_two_steps() -> None:
+    """in the middle of one it could leave Trio or the watch half done, and be lost there."""
+    went_on: list[float] = []
+
+    def interrupted() -> App:
+        module = Module("store")
+
+        @module.worker
+        async def work() -> None:
+            await trio.sleep(5)
+            signal.raise_signal(signal.SIGINT)
+            went_on.append(trio.current_time())
+
+        return App(module)
+
+    with ctrl_c_raises(), pytest.raises(KeyboardInterrupt):
+        simulate(interrupted, duration=100)
+    assert went_on == [5]
 
 
 # ---------------------------------------------------------------- promises of the framework

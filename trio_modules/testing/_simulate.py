@@ -249,7 +249,8 @@ def simulate(
             their first steps and, before something is made smaller, as a whole.
         SimulationError: if *make_app* doesn't give an app.
 
-    It calls ``trio.run``, so it isn't for use inside of one.
+    It calls ``trio.run``, so it isn't for use inside of one. Ctrl-C ends it between two steps of
+    the service: not in the middle of one, and so not one that never ends.
     """
     length = _check_numbers(seed, duration)
     if check is not None:
