@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -16,6 +17,7 @@ import pytest
 from process_helpers import CLI, environment, run_python
 
 from trio_modules.__main__ import main
+from trio_modules.testing import _command
 
 SERVICE = """
 import random
@@ -179,6 +181,19 @@ def test_faults_by_name(service: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert answer.line("replay: ").endswith("--every 3600")
 
 
+def test_ctrl_c_may_strike_while_the_output_is_turned_back(
+    service: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """what the service prints is lost, and what the command says is not."""
+
+    def strike(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contextlib.redirect_stdout, "__exit__", strike)
+    answer = simulate(capsys, f"{service}:make_app", "--seeds", "0:2", "--duration", "5min")
+    assert (answer.code, answer.out) == (130, "0 seeds, 0 strikes, 0 restarts, then interrupted\n")
+
+
 def test_a_fault_without_an_occasion_is_no_success(
     service: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,6 +343,18 @@ async def test_many_processes_find_the_same(service: Path) -> None:
     ended = await run_python(*CLI, "simulate", f"{service}:threaded", "--jobs", "2")
     assert (ended.code, ended.stdout) == (2, "")
     assert "a thread in work" in ended.stderr
+
+
+def test_without_a_terminal_a_line_says_how_far_it_is(
+    service: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """now and then, on stderr; here whenever a seed is done."""
+    monkeypatch.setattr(_command, "_SILENCE", 0.0)
+    answer = simulate(
+        capsys, f"{service}:make_app", "--seeds", "0:2", "--duration", "10min", "--", "sound"
+    )
+    assert answer.code == 0
+    assert re.fullmatch(r"1/2 seeds, \d+\.\d/s\n2/2 seeds, \d+\.\d/s\n", answer.err)
 
 
 @pytest.mark.process

@@ -271,13 +271,14 @@ def _unless_never(seconds: float | None) -> float | None:
 
 def run(target: Found, options: argparse.Namespace) -> int:
     """Simulate one seed after another until one fails; return the exit code."""
-    order = _order_of(target, options)
+    order, out = _order_of(target, options), sys.stdout
     total = _Total(len(options.seeds))
     try:
         failed = _first_failure(order, options, total)
         if failed is not None:
             return _tell(order, failed, options)
     except KeyboardInterrupt:
+        sys.stdout = out  # it may have struck before this was turned back from the service's
         print(f"{total}, then interrupted")
         return _INTERRUPTED
     if total.missed:
