@@ -635,6 +635,39 @@ async def test_a_task_that_a_worker_began_elsewhere_is_left(
         nursery.cancel_scope.cancel()
 
 
+async def test_who_began_a_task_is_known_among_namesakes() -> None:
+    """modules of two apps may have one name."""
+    innocent, guilty = App(Module("m"), name="innocent"), App(Module("m"), name="guilty")
+
+    async def work() -> None:
+        trio.lowlevel.spawn_system_task(trio.sleep_forever, name="stray")
+        await trio.lowlevel.checkpoint()
+
+    async with running(innocent), running(guilty):
+        guilty["m"].start_worker(work)
+        await trio.testing.wait_all_tasks_blocked()
+    assert_nothing_left(innocent)
+    with pytest.raises(SomethingLeft, match="task 'stray' of module 'm'"):
+        assert_nothing_left(guilty)
+
+
+async def test_processes_that_are_kept_are_not_left() -> None:
+    """they stay until the run of Trio ends, so that the next call has one."""
+    module = Module("m")
+    app = App(module)
+    async with running(app):
+        assert await module.run_sync_microtask(abs, -1, where="process") == 1
+    assert_nothing_left(app)
+
+
+async def test_a_status_that_nothing_stands_in_the_way_of(autojump_clock: MockClock) -> None:
+    """where there is nothing to say of a module that is said."""
+    module = Module("m")
+    async with running(App(module)):
+        with pytest.raises(NotInTime, match="nothing of it waits, and nothing that it depends on"):
+            await wait_for_status(module, ModuleStatus.OFFLINE, within=1)
+
+
 async def test_what_the_body_began_elsewhere_is_not_left() -> None:
     """a test's own tasks are its own, whoever runs meanwhile."""
     app = App(Module("m"))

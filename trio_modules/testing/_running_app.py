@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from trio_modules import App, Module, ModuleStatus
-from trio_modules._context import owner_of
+from trio_modules._context import HasMainTask, owner_of
 from trio_modules._util import check_seconds
 from trio_modules.testing._background import background
 from trio_modules.testing._collecting import Reports
@@ -173,6 +173,10 @@ def _may_be_replaced(exc: BaseException) -> bool:
     return all(isinstance(leaf, (Exception, trio.Cancelled)) for leaf in leaves(exc))
 
 
+#: Whose tasks end with the run of Trio by their nature: it closes the processes that are kept.
+_FOR_THE_RUN = "trio_parallel."
+
+
 class _Witness(trio.abc.Instrument):
     """Sees who begins which task: a context tells that only of some.
 
@@ -193,11 +197,16 @@ class _Witness(trio.abc.Instrument):
             by = trio.lowlevel.current_task()
         except RuntimeError:
             return
-        owner = owner_of(by)
-        if by in self.begun:
-            self.begun[task] = self.begun[by]
-        elif owner is not None and owner.name in self._modules:
-            self.begun[task] = owner.name
+        name = self.begun.get(by) or self._name_of(owner_of(by))
+        if name and not task.name.startswith(_FOR_THE_RUN):
+            self.begun[task] = name
+
+    def _name_of(self, owner: HasMainTask | None) -> str:
+        """The name of a module, if it is one of the app's."""
+        if owner is None:
+            return ""
+        module = self._modules.get(owner.name)
+        return owner.name if module is not None and module._module_part is owner else ""
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""
