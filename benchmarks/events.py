@@ -131,8 +131,8 @@ def channel_sends(count: int) -> Callable[[int], Awaitable[float]]:
     return measure
 
 
-class Slots:
-    """Tasks that are parked until something is there for them: the least that takes it over."""
+class Parked:
+    """A task that is parked until something is there for it: the least that takes it over."""
 
     def __init__(self, take: Callable[[int], Awaitable[None]]) -> None:
         self.take = take
@@ -161,22 +161,22 @@ class Slots:
 def handed(readers: int) -> Callable[[int], Awaitable[float]]:
     """One checkpoint, and then all get it: without an end, a limit, or a failure."""
 
-    async def trigger(slots: list[Slots], item: int) -> None:
+    async def trigger(tasks: list[Parked], item: int) -> None:
         await trio.lowlevel.checkpoint()
-        for slot in slots:
-            slot.put(item)
+        for task in tasks:
+            task.put(item)
 
     async def measure(size: int) -> float:
         count = Count()
         count.expect(size * readers)
-        slots = [Slots(count.take) for _ in range(readers)]
+        tasks = [Parked(count.take) for _ in range(readers)]
         async with trio.open_nursery() as nursery:
-            for slot in slots:
-                nursery.start_soon(slot.read)
+            for task in tasks:
+                nursery.start_soon(task.read)
             await wait_all_tasks_blocked()
             began = clock()
             for number in range(size):
-                await trigger(slots, number)
+                await trigger(tasks, number)
             await count.done.wait()
             cost = (clock() - began) / size
             nursery.cancel_scope.cancel()

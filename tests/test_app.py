@@ -1757,6 +1757,24 @@ async def test_a_failed_start_that_cannot_be_undone_in_time_still_fails_the_app(
     assert trio.current_time() == 101
 
 
+@pytest.mark.parametrize("where", ["prep", "command"])
+def test_ctrl_c_strikes_the_prep_and_the_command_of_the_app(where: str) -> None:
+    """they are the user's code, in which something may go on for ever."""
+    went_on: list[str] = []
+
+    async def interrupted() -> None:
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(where)
+
+    async def main() -> None:
+        async with App(Module("m"), **{where: interrupted}):  # type: ignore[arg-type]
+            went_on.append("body")
+
+    with ctrl_c_raises(), pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert went_on == []
+
+
 def test_ctrl_c_that_strikes_the_app_itself_stops_it_in_order() -> None:
     """its own tasks keep the interrupt for the body, which it leaves bare."""
     stopped: list[str] = []

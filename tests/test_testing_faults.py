@@ -103,11 +103,12 @@ def test_wrong_arguments_of_a_written_fault_are_an_error() -> None:
         (lambda: slow("store/worker", float("inf")), "seconds must be .*, got inf"),
         (lambda: fail("store/worker", lasts=5), "lasts needs at, got 5 alone"),
         (lambda: fail("store/worker", call=1, at=5), "only one of call and at.*got 1 and 5"),
+        (lambda: fail("store/worker", 42), "error must be an exception's class.*, got 42"),  # type: ignore[arg-type]
     ],
 )
 def test_a_fault_that_cannot_be_is_an_error(make: Callable[[], Fault], message: str) -> None:
     """wrong targets, times and counts are found when the fault is made, and shown."""
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make()
 
 

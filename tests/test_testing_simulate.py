@@ -39,6 +39,9 @@ from trio_modules.testing import (
 )
 from trio_modules.testing import _watch as watch_room
 
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
 GOLDEN = Path(__file__).parent / "golden_trace.txt"
 NO_FAULTS = FaultPlan(every=None)
 SOURCE = r".*simulated\.py:\d+"
@@ -383,8 +386,13 @@ def test_ctrl_c_by_a_fault_leaves_the_block() -> None:
     ).assert_ok()
 
 
-def test_a_real_ctrl_c_ends_the_simulation() -> None:
-    """one that is no fault isn't the service's affair."""
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), BaseExceptionGroup("two", [KeyboardInterrupt(), SystemExit(1)])],
+    ids=["bare", "in a group"],
+)
+def test_a_real_ctrl_c_ends_the_simulation(error: BaseException) -> None:
+    """one that is no fault isn't the service's affair, and leaves bare."""
 
     def interrupting() -> App:
         module = Module("store")
@@ -392,7 +400,7 @@ def test_a_real_ctrl_c_ends_the_simulation() -> None:
         @module.worker
         async def work() -> None:
             await trio.sleep(5)
-            raise KeyboardInterrupt
+            raise error
 
         return App(module)
 
