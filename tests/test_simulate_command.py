@@ -15,12 +15,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from process_helpers import CLI, environment, run_python
+from support import ctrl_c_raises
 
 from trio_modules.__main__ import main
 from trio_modules.testing import _command
 
 SERVICE = """
 import random
+import signal
 import threading
 import trio
 from trio_modules import App, Module, Restart
@@ -90,6 +92,18 @@ def forgetful():
         {}["nothing"]
 
     return App(module)
+
+class Struck:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+class BadEnd:
+    def __del__(self):
+        raise ValueError("bad end")
+
+def struck_in_a_del():
+    Struck(), BadEnd()
+    return App(Module("store"))
 
 five = 5
 
@@ -192,6 +206,20 @@ def test_ctrl_c_may_strike_while_the_output_is_turned_back(
     monkeypatch.setattr(contextlib.redirect_stdout, "__exit__", strike)
     answer = simulate(capsys, f"{service}:make_app", "--seeds", "0:2", "--duration", "5min")
     assert (answer.code, answer.out) == (130, "0 seeds, 0 strikes, 0 restarts, then interrupted\n")
+
+
+def test_ctrl_c_is_not_lost_in_a_del(service: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python can only print it there: the seed is the last, other trouble is still told."""
+    told: list[object] = []
+    with ctrl_c_raises(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda each: told.append(each.exc_value))
+        hook = sys.unraisablehook
+        answer = simulate(capsys, f"{service}:struck_in_a_del", "--seeds", "0:5")
+        assert sys.unraisablehook is hook
+    assert answer.code == 130
+    assert answer.out.startswith("1 seed, ")
+    assert answer.out.endswith(", then interrupted\n")
+    assert set(map(repr, told)) == {"ValueError('bad end')"}
 
 
 def test_a_fault_without_an_occasion_is_no_success(

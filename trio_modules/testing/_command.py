@@ -274,7 +274,8 @@ def run(target: Found, options: argparse.Namespace) -> int:
     order, out = _order_of(target, options), sys.stdout
     total = _Total(len(options.seeds))
     try:
-        failed = _first_failure(order, options, total)
+        with _lost_ctrl_c() as lost:
+            failed = _first_failure(order, options, total, lost)
         if failed is not None:
             return _tell(order, failed, options)
     except KeyboardInterrupt:
@@ -290,12 +291,35 @@ def run(target: Found, options: argparse.Namespace) -> int:
     return 0
 
 
-def _first_failure(order: _Order, options: argparse.Namespace, total: _Total) -> int | None:
-    """The first seed that fails, None if none does."""
+@contextlib.contextmanager
+def _lost_ctrl_c() -> Iterator[list[BaseException]]:
+    """Keep a Ctrl-C that strikes in a ``__del__``: Python prints it there and goes on."""
+    lost: list[BaseException] = []
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            lost.append(unraisable.exc_value)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield lost
+    finally:
+        sys.unraisablehook = before
+
+
+def _first_failure(
+    order: _Order, options: argparse.Namespace, total: _Total, lost: list[BaseException]
+) -> int | None:
+    """The first seed that fails, None if none does; *lost* is what ends it after a seed."""
     seeds: range = options.seeds
     try:
         for summary in _summaries(order, seeds, min(options.jobs, len(seeds))):
             total.add(summary)
+            if lost:
+                raise lost[0]
             if not summary.ok:
                 return summary.seed
     finally:
