@@ -209,9 +209,9 @@ def test_the_prioritized_go_before_the_plain() -> None:
         ("plain 2", Rank.PLAIN),
         ("prioritized 2", Rank.PRIORITIZED),
     )
-    assert len(queue.line) == 4
+    assert queue.line.count == 4
     assert queue.all() == ["prioritized 1", "prioritized 2", "plain 1", "plain 2"]
-    assert not queue.line
+    assert not queue.line.count
 
 
 def test_front_goes_before_all() -> None:
@@ -239,7 +239,7 @@ def test_who_joins_twice_moves_up_and_never_back(
 ) -> None:
     """an item is in the line once, in the better of its places."""
     queue = Queue(("p", Rank.PRIORITIZED), ("x", before), ("q", Rank.PLAIN), ("x", after))
-    assert len(queue.line) == 3
+    assert queue.line.count == 3
     assert queue.all() == order
 
 
@@ -248,9 +248,9 @@ def test_who_left_the_line_is_not_called(rank: Rank) -> None:
     """an item can leave from any place."""
     queue = Queue(("a", Rank.PLAIN), ("x", rank), ("b", Rank.PRIORITIZED))
     queue.leave("x")
-    assert len(queue.line) == 2
+    assert queue.line.count == 2
     assert queue.all() == ["b", "a"]
-    assert not queue.line
+    assert not queue.line.count
 
 
 def test_who_left_and_joins_again_is_at_the_end() -> None:
@@ -260,7 +260,7 @@ def test_who_left_and_joins_again_is_at_the_end() -> None:
         queue.leave("x")
         queue.join(other, Rank.PLAIN)
         queue.join("x", Rank.PLAIN)
-    assert len(queue.line) == 4
+    assert queue.line.count == 4
     assert queue.all() == ["a", "b", "c", "x"]
 
 
@@ -320,7 +320,7 @@ def test_a_line_is_two_lists(steps: list[tuple[str, int, Rank]]) -> None:
                 prioritized[:] = [name, *(each for each in prioritized if each != name)]
             elif name not in prioritized:
                 prioritized.append(name)
-        assert len(queue.line) == len(plain) + len(prioritized)
+        assert queue.line.count == len(plain) + len(prioritized)
     assert queue.all() == prioritized + plain
 
 
@@ -334,7 +334,7 @@ def test_who_left_takes_no_more_memory_than_who_waits(living: int) -> None:
             queue.join(name, Rank.PLAIN)
             queue.leave(name)
         largest = max(largest, queue.line.size)
-    assert len(queue.line) == living
+    assert queue.line.count == living
     assert largest <= 2 * living + 140
     assert queue.all() == [f"stays {number}" for number in range(living)]
 
@@ -448,10 +448,10 @@ class Hall:
             self.names[id(item)] = name
         return self.items[name]
 
-    def _due(self, items: list[Item]) -> None:
+    def _due(self, items: list[Item], now: float) -> None:
         for item in reversed(items):
             self.came_due.append(self.names[id(item)])
-            self.board.enqueue(item, Rank.FRONT, self.now, DELAY)
+            self.board.enqueue(item, Rank.FRONT, now, DELAY)
 
     def _begin(self, item: Item) -> None:
         self.begun.append(self.names[id(item)])
@@ -468,7 +468,8 @@ class Hall:
         return self.begun[before:]
 
     def release(self, name: str) -> None:
-        self.board.release(self.item(name))
+        """It has ended; nobody has its place before the board moves, with what is due meanwhile."""
+        self.board._places.pop(self.item(name), None)
 
 
 def board_with(size: int) -> tuple[Board[Item], list[Item]]:
@@ -489,6 +490,34 @@ def test_as_many_begin_as_there_are_places() -> None:
     hall.release("c")
     assert hall.move() == ["d"]
     assert not hall.board.is_full
+
+
+def test_who_has_ended_gives_its_place_to_the_next() -> None:
+    """the next one is told at once, if there is one; who held no place gives none."""
+    hall = Hall()
+    hall.enqueue("a", "b")
+    hall.move()
+    hall.enqueue("c", delay=1)
+    assert hall.move(1) == ["c"]
+    assert hall.board.take_next(2, hall.item("c")) is None
+    assert hall.board.take_next(3, hall.item("a")) is hall.item("b")
+    assert hall.item("b")._since == 3
+    assert hall.board.take_next(4, hall.item("b")) is None
+    assert not hall.board.is_full
+
+
+def test_the_wait_for_room_begins_anew_with_the_line() -> None:
+    """a line that all have left has waited for nothing: the next one waits for as long."""
+    hall = Hall()
+    hall.room = False
+    hall.enqueue("leaves")
+    hall.move(0)
+    hall.board.withdraw(hall.item("leaves"))
+    hall.now = 20
+    hall.enqueue("comes")
+    assert hall.move() == []
+    assert hall.board.next_time() == 20 + ROOM_PATIENCE
+    assert hall.move(20 + ROOM_PATIENCE) == ["comes"]
 
 
 def test_the_limit_can_change() -> None:
@@ -843,9 +872,9 @@ class Pair:
         self.hall.board._came_due = self._due
         self.executions: dict[str, int] = {}
 
-    def _due(self, items: list[Item]) -> None:
+    def _due(self, items: list[Item], now: float) -> None:
         running = self.model.running
-        self.hall._due([item for item in items if self.hall.names[id(item)] not in running])
+        self.hall._due([item for item in items if self.hall.names[id(item)] not in running], now)
 
     def do(self, what: str, *args: Any) -> None:
         getattr(self, f"do_{what}")(*args)

@@ -145,19 +145,19 @@ class Line(Generic[ItemT]):
     Nearly all items join the plain queue and leave it when it is their turn. So that is a deque,
     and one that leaves it before its turn stays there, counted, to be skipped: such never hold
     more memory than those that wait.
+
+    Attributes:
+        count: how many items are in it.
     """
 
-    __slots__ = ("_count", "_gone", "_plain", "_prioritized", "_skipped")
+    __slots__ = ("_gone", "_plain", "_prioritized", "_skipped", "count")
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
         self._prioritized: OrderedDict[ItemT, None] = OrderedDict()
         self._plain: deque[ItemT] = deque()
         self._gone: dict[ItemT, int] = {}  # how often each is to be skipped
         self._skipped = 0  # the sum of these
-
-    def __len__(self) -> int:
-        return self._count
 
     @property
     def size(self) -> int:
@@ -174,14 +174,14 @@ class Line(Generic[ItemT]):
             self._join_prioritized(item, rank)
         elif not item._queued:
             item._queued = True
-            self._count += 1
+            self.count += 1
             self._plain.append(item)
-        return self._count == 1
+        return self.count == 1
 
     def _join_prioritized(self, item: ItemT, rank: Rank) -> None:
         if not item._queued:
             item._queued = True
-            self._count += 1
+            self.count += 1
         elif item not in self._prioritized:
             self._leave_plain(item)
         self._prioritized[item] = None
@@ -191,7 +191,7 @@ class Line(Generic[ItemT]):
     def leave(self, item: ItemT) -> None:
         """Let *item*, which is in the line, leave before its turn."""
         item._queued = False
-        self._count -= 1
+        self.count -= 1
         if item in self._prioritized:
             del self._prioritized[item]
         else:
@@ -205,7 +205,7 @@ class Line(Generic[ItemT]):
 
     def pop(self) -> ItemT | None:
         """Take out whose turn it is, None if nobody is there."""
-        if not self._count:
+        if not self.count:
             return None
         if self._prioritized:
             item = self._prioritized.popitem(last=False)[0]
@@ -214,7 +214,7 @@ class Line(Generic[ItemT]):
                 self._plain.popleft()
             item = self._plain.popleft()
         item._queued = False
-        self._count -= 1
+        self.count -= 1
         return item
 
     def _is_skipped(self, item: ItemT) -> bool:
@@ -298,12 +298,13 @@ class Board(Generic[ItemT]):
     Args:
         limit: how many items hold a place at a time.
         has_room: whether those who share the machine leave any.
-        came_due: called with all items that are due, the earliest first; it lets them join the
-            line, or doesn't.
-        begin: called with each item that begins; in the end it is given to `release`.
+        came_due: called with all items that are due, the earliest first, and the time; it lets
+            them join the line, or doesn't.
+        begin: called with each item that begins; in the end it is given to `take_next`.
 
     Attributes:
         agenda: the items that are due some time.
+        line: those whose turn comes next.
         limit: may be set; `move` has to follow.
     """
 
@@ -311,19 +312,19 @@ class Board(Generic[ItemT]):
         "_begin",
         "_came_due",
         "_has_room",
-        "_line",
         "_patience",
         "_places",
         "_roomless_since",
         "agenda",
         "limit",
+        "line",
     )
 
     def __init__(
         self,
         limit: int,
         has_room: Callable[[], bool],
-        came_due: Callable[[list[ItemT]], None],
+        came_due: Callable[[list[ItemT], float], None],
         begin: Callable[[ItemT], None],
     ) -> None:
         self.limit = limit
@@ -332,7 +333,7 @@ class Board(Generic[ItemT]):
         self._begin = begin
         self.agenda: Agenda[ItemT] = Agenda()
         self._patience: Patience[ItemT] = Patience()
-        self._line: Line[ItemT] = Line()
+        self.line: Line[ItemT] = Line()
         self._places: dict[ItemT, float] = {}
         self._roomless_since: float | None = None
 
@@ -345,11 +346,11 @@ class Board(Generic[ItemT]):
             whether `move` is needed, or `next_time` may be earlier than it was.
         """
         if item._queued:
-            self._line.join(item, rank)
+            self.line.join(item, rank)
             return False
         item._since = now
         item._latest = now + max_delay if max_delay else math.inf
-        is_first = self._line.join(item, rank)
+        is_first = self.line.join(item, rank)
         return self._patience.note(item) or is_first or len(self._places) < self.limit
 
     def set_delay(self, item: ItemT, max_delay: float) -> None:
@@ -360,12 +361,14 @@ class Board(Generic[ItemT]):
     def withdraw(self, item: ItemT) -> None:
         """Take the item out of the line."""
         if item._queued:
-            self._line.leave(item)
+            self.line.leave(item)
+            if not self.line.count:
+                self._roomless_since = None
 
     @property
     def waiting(self) -> int:
         """How many items are in the line."""
-        return len(self._line)
+        return self.line.count
 
     @property
     def scheduled(self) -> int:
@@ -379,14 +382,10 @@ class Board(Generic[ItemT]):
         """Whether all places are held."""
         return len(self._places) >= self.limit
 
-    def release(self, item: ItemT) -> None:
-        """The item has ended: its place is free."""
-        self._places.pop(item, None)
-
     def move(self, now: float) -> None:
         """Do all that is to be done at this time."""
         if self.agenda.next_time() <= now:
-            self._came_due(self.agenda.pop_due(now))
+            self._came_due(self.agenda.pop_due(now), now)
         for item in self._patience.pop_due(now):
             self.withdraw(item)
             item._since = now
@@ -394,18 +393,24 @@ class Board(Generic[ItemT]):
         while (following := self.take_next(now)) is not None:
             self._begin(following)
 
-    def take_next(self, now: float) -> ItemT | None:
-        """Give a place to the item whose turn it is, if there is one; it has to begin then."""
-        if len(self._places) >= self.limit and not self._overtime_gives_way(now):
+    def take_next(self, now: float, ended: ItemT | None = None) -> ItemT | None:
+        """Give a place to the item whose turn it is, if there is one; it has to begin then.
+
+        *ended* has ended, so that its place is free.
+        """
+        places = self._places
+        if ended is not None:
+            places.pop(ended, None)
+        if not self.line.count:
+            return None
+        if len(places) >= self.limit and not self._overtime_gives_way(now):
             return None
         if not self._has_room() and not self._was_patient(now):
             return None
-        item = self._line.pop()
-        if item is None:
-            self._roomless_since = None
-            return None
+        item = self.line.pop()
+        assert item is not None
         item._since = now
-        self._places[item] = now
+        places[item] = now
         self._roomless_since = None
         return item
 
@@ -420,9 +425,6 @@ class Board(Generic[ItemT]):
         return True
 
     def _was_patient(self, now: float) -> bool:
-        if not self._line:
-            self._roomless_since = None
-            return False
         if self._roomless_since is None:
             self._roomless_since = now
         return now >= self._roomless_since + ROOM_PATIENCE
@@ -430,7 +432,7 @@ class Board(Generic[ItemT]):
     def next_time(self) -> float:
         """When there will be something to do, if nothing changes before; infinity: never."""
         when = min(self.agenda.next_time(), self._patience.soonest)
-        if not self._line:
+        if not self.line.count:
             return when
         if len(self._places) >= self.limit:
             return min(when, next(iter(self._places.values())) + OVERTIME)

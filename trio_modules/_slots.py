@@ -83,7 +83,7 @@ class SlotOrder:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._medium) + len(self._low)
+        return self._medium.count + self._low.count
 
     def has_room(self) -> bool:
         """Whether a slot is free; then nobody waits."""

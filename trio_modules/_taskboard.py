@@ -17,7 +17,7 @@ import trio
 
 from trio_modules._cron import Cron
 from trio_modules._schedule import Board, Rank
-from trio_modules._tasks import BaseTask, Rhythm, TaskOwner, WallClock
+from trio_modules._tasks import NO_EXTRAS, BaseTask, Rhythm, TaskOwner, WallClock
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import check_seconds
 
@@ -71,6 +71,7 @@ class TaskBoard:
         self._rng = rng
         self._board: Board[BaseTask] = Board(limit, has_room, self._came_due, _begin)
         self._agenda = self._board.agenda
+        self._line = self._board.line
         self.wake = math.inf
         self._timer: Timer | None = None
         self._keeper: TimeKeeper | None = None
@@ -161,7 +162,7 @@ class TaskBoard:
     def unschedule(self, task: BaseTask) -> None:
         """The task isn't due at any time."""
         self._agenda.drop(task)
-        if task._extras.retry is not None:
+        if task._extras is not NO_EXTRAS:
             task._extras.retry = None
         if self._by_wall:
             self._by_wall.pop(task, None)
@@ -192,10 +193,8 @@ class TaskBoard:
         Nobody need be woken earlier than before while there is one: who is still in the line has
         waited already, and those that hold a place have begun later than what has ended.
         """
-        board = self._board
-        board.release(task)
-        following = board.take_next(now)
-        if following is None:
+        following = self._board.take_next(now, task)
+        if following is None and self._line.count:  # else there is no new reason to wake
             self._set_wake()
         return following
 
@@ -203,7 +202,7 @@ class TaskBoard:
 
     def move(self, now: float | None = None) -> None:
         """Begin what can begin now, and see to it that the next change isn't missed."""
-        self._board.move(trio.current_time() if now is None else now)
+        self._board.move(self.time() if now is None else now)
         self._set_wake()
 
     def _set_wake(self) -> None:
@@ -255,26 +254,27 @@ class TaskBoard:
             if self.wake < math.inf:
                 self._set_timer()
 
-    def _came_due(self, tasks: list[BaseTask]) -> None:
+    def _came_due(self, tasks: list[BaseTask], now: float) -> None:
         """The times of these tasks have come, the earliest first."""
         for task in reversed(tasks):  # each goes to the front, but those that try again
             if task._extras.retry is None:
-                self._is_due(task)
+                self._is_due(task, now)
         for task in tasks:
             if task._extras.retry is not None:
-                self._is_due(task)
+                self._is_due(task, now)
 
-    def _is_due(self, task: BaseTask) -> None:
+    def _is_due(self, task: BaseTask, now: float) -> None:
         """The time of a task has come, if it really has: a wall clock may have been set back."""
-        wall = self._by_wall.pop(task, None)
+        wall = self._by_wall.pop(task, None) if self._by_wall else None
         late = 0.0 if wall is None else (self.clock.now() - wall).total_seconds()
         if late < -ROUNDING:
-            self.schedule(task, trio.current_time() - late, wall)
+            self.schedule(task, now - late, wall)
         elif task._extras.retry is not None:
-            self._try_again(task, *task._extras.retry)
-        elif self._takes_time(task, late):
-            task._tasks.at.pop(task, None)
-            self._join(task, Rank.FRONT, task._scheduled_in)
+            self._try_again(task, now, *task._extras.retry)
+        elif task._extras is NO_EXTRAS or self._takes_time(task, late):
+            if task._tasks.at:
+                task._tasks.at.pop(task, None)
+            self._join(task, Rank.FRONT, task._scheduled_in, now)
 
     def _takes_time(self, task: BaseTask, late: float) -> bool:
         """Plan what follows the time that has come; whether that one, so late, still counts."""
@@ -286,7 +286,11 @@ class TaskBoard:
         return rhythm.misfire != "skip" or late <= CLOCK_CHECK
 
     def _try_again(
-        self, task: BaseTask, context: Context, later: tuple[float, datetime | None] | None
+        self,
+        task: BaseTask,
+        now: float,
+        context: Context,
+        later: tuple[float, datetime | None] | None,
     ) -> None:
         """The time of a retry has come; *later* is what the task was scheduled for beside that."""
         task._extras.retry = None
@@ -295,15 +299,15 @@ class TaskBoard:
             self.schedule(task, *later)
         elif rhythm is not None and rhythm.cron is not None:
             self._plan_by_cron(task, rhythm, rhythm.cron, None)
-        self._join(task, Rank.PLAIN, context)
+        self._join(task, Rank.PLAIN, context, now)
 
-    def _join(self, task: BaseTask, rank: Rank, context: Context) -> None:
+    def _join(self, task: BaseTask, rank: Rank, context: Context, now: float) -> None:
         if not task.queued:
             task._queued_in = context
         if task._runner is not None:
             task._run_again(rank)
         else:
-            self.line_up(task, rank, trio.current_time())
+            self.line_up(task, rank, now)
 
     def plan_next(self, task: BaseTask, rhythm: Rhythm) -> None:
         """The task is due when its rhythm says."""

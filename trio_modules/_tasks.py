@@ -325,7 +325,12 @@ class BaseTask(Item):
             ModuleOffline: if the module takes no work now.
             TaskCancelled: if the task was cancelled.
         """
-        self._join(Rank.PLAIN)
+        tasks = self._tasks
+        board = tasks.board if tasks.module.workers.open and not self._cancelled else None
+        if board is None:
+            board = tasks.admit(self, "queue")  # which says why not
+        self._queued_in = copy_context()
+        board.enqueue(self, Rank.PLAIN)
         return self
 
     def queue_prioritized(self) -> Self:
@@ -349,10 +354,7 @@ class BaseTask(Item):
         return self
 
     def _join(self, rank: Rank) -> None:
-        tasks = self._tasks
-        board = tasks.board if tasks.module.workers.open and not self._cancelled else None
-        if board is None:
-            board = tasks.admit(self, "queue")  # which says why not
+        board = self._tasks.admit(self, "queue")
         self._queued_in = copy_context()
         board.enqueue(self, rank)
 
@@ -495,14 +497,19 @@ class BaseTask(Item):
         """Cancel it for good: it leaves queue and schedule, its execution is cancelled (seed)."""
         self._cancelled = True
         tasks = self._tasks
-        if (self._due is not None or self._queued) and tasks.board is not None:
-            tasks.board.withdraw(self)
-        if self._runner is None:
-            tasks.forget(self, "was cancelled")
-        else:
+        board = tasks.board
+        if board is not None and self._queued:
+            board.withdraw(self)
+        elif board is not None and self._due is not None:
+            board.unschedule(self)
+        if self._runner is not None:
             if self._extras.again is not None:
                 self._extras.again = None
             self._runner.cancel(f"task {self.name!r} was cancelled")
+        elif self._extras is NO_EXTRAS:
+            tasks.pending.pop(self, None)  # there is nothing else to forget
+        else:
+            tasks.forget(self, "was cancelled")
         return self
 
     async def wait(self) -> object:

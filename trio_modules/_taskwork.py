@@ -300,7 +300,7 @@ class ModuleTasks:
         if task._extras is not NO_EXTRAS:
             task._extras.attempt = 1
             task._settle(None, value)
-        self._over(runner, task)
+        self.over(runner, task)
 
     def raised(self, runner: _Runner, task: BaseTask, caught: Caught) -> None:
         """An execution has raised, or was cancelled."""
@@ -316,7 +316,7 @@ class ModuleTasks:
                 extras.last_error = failure
                 self.module.workers.report(failure, task.name, "task")
             task._settle(self._error_of(task, failure))
-        self._over(runner, task)
+        self.over(runner, task)
 
     def _error_of(self, task: BaseTask, failure: BaseException | None) -> Exception:
         name = self.module.name
@@ -339,9 +339,9 @@ class ModuleTasks:
         if task._extras is not NO_EXTRAS:
             task._extras.attempt = 1
             task._settle(self._error_of(task, None))
-        self._over(runner, task)
+        self.over(runner, task)
 
-    def _over(self, runner: _Runner, task: BaseTask) -> None:
+    def over(self, runner: _Runner, task: BaseTask) -> None:
         """An execution has ended: what comes next of this task, and of all."""
         board = self.board
         assert board is not None
@@ -521,7 +521,10 @@ class _Runner:
             else:
                 if rest is not None:
                     return task, rest
-                tasks.returned(self, task)
+                if task._extras is NO_EXTRAS:  # nobody waits for it
+                    tasks.over(self, task)
+                else:
+                    tasks.returned(self, task)
         return None
 
     def _raised(self, task: BaseTask, exc: BaseException) -> None:
@@ -531,18 +534,15 @@ class _Runner:
 
     async def _rest(self, this: trio.lowlevel.Task) -> None:
         """Wait for a task, be it that its time comes."""
+        self.parked = this
         if not self._board.keep_time(self, self._tasks):
-            await self._park(this)
+            await trio.lowlevel.wait_task_rescheduled(self._unpark)
             return
         with trio.CancelScope(deadline=self._board.wake) as self.nap:
-            await self._park(this)
+            await trio.lowlevel.wait_task_rescheduled(self._unpark)
         is_over, self.nap = self.nap.cancel_called, None
         if is_over:
             self._board.woke()
-
-    async def _park(self, this: trio.lowlevel.Task) -> None:
-        self.parked = this
-        await trio.lowlevel.wait_task_rescheduled(self._unpark)
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
         if self.nap is not None and self.nap.cancel_called:
