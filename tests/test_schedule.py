@@ -116,6 +116,20 @@ def test_dropped_entries_take_no_more_memory_than_living_ones(living: int) -> No
     assert largest <= 2 * (living + 1) + 70
 
 
+def test_what_is_added_again_has_its_last_time_and_turn() -> None:
+    """before anything is sorted in, and after: first come, first served counts from the last."""
+    diary = Diary()
+    for name, when in [("a", 5.0), ("b", 5.0), ("a", 1.0), ("c", 5.0), ("a", 5.0)]:
+        diary.put(when, name)
+    assert len(diary.agenda) == 3
+    assert diary.agenda.next_time() == 5
+    diary.put(5.0, "b")
+    diary.put(6.0, "c")
+    assert diary.pop_due(5) == ["a", "b"]
+    assert len(diary.agenda) == diary.agenda.size == 1
+    assert diary.pop_due(6) == ["c"]
+
+
 def test_a_sweep_forgets_no_living_entry() -> None:
     """after sweeps everything that is kept still comes up, in order."""
     rng = random.Random(4)
@@ -155,13 +169,16 @@ def comparisons_per_reschedule(size: int) -> float:
     board, items = board_with(size)
     for item in items:
         board.agenda.add(item, Counted(rng.random()))
+    board.agenda.next_time()
     Counted.compared = 0
     rounds = 500
     for _ in range(rounds):
         item = rng.choice(items)
         board.agenda.add(item, Counted(rng.random()))
+        board.agenda.next_time()
         board.agenda.drop(item)
         board.agenda.add(item, Counted(rng.random()))
+        board.agenda.next_time()
     return Counted.compared / rounds
 
 

@@ -42,26 +42,32 @@ Entry = tuple[float, int, T]
 #: So few dead entries are not worth a sweep.
 _FEW = 64
 
+#: New entries that are at least this part of a heap are sorted in by one pass over all of it.
+_MANY = 8
+
 
 class Item:
     """What a board can hold; it keeps its own entries.
 
     Attributes:
         _due: when it is due to join the line, None if it isn't.
+        _entry: by which it stands in the agenda, None before it is sorted in.
         _since: when it joined the line or, if it runs, began.
         _latest: when it begins at once if it is in the line; infinity: never.
         _queued: whether it is in the line.
     """
 
-    __slots__ = ("_due", "_latest", "_queued", "_since")
+    __slots__ = ("_due", "_entry", "_latest", "_queued", "_since")
 
-    _due: Entry[Item] | None
+    _due: float | None
+    _entry: Entry[Item] | None
     _since: float
     _latest: float
     _queued: bool
 
     def __init__(self) -> None:
         self._due = None
+        self._entry = None
         self._queued = False
         self._since = 0.0
         self._latest = math.inf
@@ -70,48 +76,78 @@ class Item:
 class Agenda(Generic[ItemT]):
     """Items by time: O(log n) to add, O(1) to drop, the earliest first, first come among equals.
 
-    Each item keeps the entry by which it is due. Entries that are kept no longer leave when they
-    come up, or all together when they are the greater part, so that they never hold more memory
-    than the living ones.
+    What is added is only noted, and sorted in when the earliest is asked for: what is dropped
+    before that never is, and many at once cost less than one by one.
+
+    Each item keeps the entry by which it is sorted in. Entries and notes that no longer count
+    leave when they come up, or all together when they are the greater part, so that they never
+    hold more memory than the living ones.
     """
 
-    __slots__ = ("_dead", "_heap", "_number")
+    __slots__ = ("_dead", "_heap", "_noted", "_number")
 
     def __init__(self) -> None:
         self._heap: list[Entry[ItemT]] = []
+        self._noted: list[ItemT] = []
         self._number = itertools.count()
         self._dead = 0
 
     def __len__(self) -> int:
-        return len(self._heap) - self._dead
+        return self.size - self._dead
 
     @property
     def size(self) -> int:
-        """How many entries it holds, the dropped ones included."""
-        return len(self._heap)
+        """How many entries and notes it holds, the dropped ones included."""
+        return len(self._heap) + len(self._noted)
 
     def add(self, item: ItemT, when: float) -> None:
         """The item is due at that time, in place of any other."""
         if item._due is not None:
             self.drop(item)
-        item._due = entry = (when, next(self._number), item)
-        heapq.heappush(self._heap, entry)
+        item._due = when
+        self._noted.append(item)
 
     def drop(self, item: ItemT) -> None:
         """The item isn't due at any time."""
         if item._due is None:
             return
-        item._due = None
+        item._due = item._entry = None
         self._dead += 1
-        if self._dead > _FEW and self._dead * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2]._due is entry]
+        if self._dead > _FEW and self._dead * 2 > len(self._heap) + len(self._noted):
+            self._noted = self._still_noted()
+            self._heap = [entry for entry in self._heap if entry[2]._entry is entry]
             heapq.heapify(self._heap)
             self._dead = 0
 
+    def _still_noted(self) -> list[ItemT]:
+        """Each of the noted that waits to be sorted in, where it was noted last."""
+        if not self._dead:
+            return self._noted
+        last = reversed(dict.fromkeys(reversed(self._noted)))
+        return [item for item in last if item._due is not None and item._entry is None]
+
+    def _sort_in(self) -> None:
+        noted, heap = self._still_noted(), self._heap
+        self._dead -= len(self._noted) - len(noted)
+        self._noted = []
+        all_at_once = len(noted) * _MANY > len(heap)
+        for item in noted:
+            assert item._due is not None
+            entry = (item._due, next(self._number), item)
+            item._entry = entry
+            if all_at_once:
+                heap.append(entry)
+            else:
+                heapq.heappush(heap, entry)
+        if all_at_once:
+            heapq.heapify(heap)
+
     def next_time(self) -> float:
         """When the earliest item is due, infinity without any."""
+        if self._noted:
+            self._sort_in()
         heap = self._heap
-        while heap and heap[0][2]._due is not heap[0]:
+        while heap and heap[0][2]._entry is not heap[0]:
             heapq.heappop(heap)
             self._dead -= 1
         return heap[0][0] if heap else math.inf
@@ -126,7 +162,7 @@ class Agenda(Generic[ItemT]):
         due = []
         while self.next_time() <= now:
             item = heapq.heappop(self._heap)[2]
-            item._due = None
+            item._due = item._entry = None
             due.append(item)
         return due
 

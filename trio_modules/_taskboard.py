@@ -170,9 +170,9 @@ class TaskBoard:
     def retry(self, task: BaseTask, when: float) -> None:
         """The task is due once more at that time, unless it is executed earlier than that."""
         due = task._due
-        if due is not None and due[0] <= when:
+        if due is not None and due <= when:
             return
-        later = None if due is None else (due[0], self._by_wall.get(task))
+        later = None if due is None else (due, self._by_wall.get(task))
         if task._extras.retry is not None:  # this takes the place of that one
             later = task._extras.retry[1]
         self.schedule(task, when)

@@ -259,7 +259,7 @@ class BaseTask(Item):
     _scheduled_in: Context
 
     def __init__(self, tasks: TaskOwner, fn: TaskFn, name: str) -> None:
-        self._due = None
+        self._due = self._entry = None
         self._queued = self._cancelled = False
         self._tasks = tasks
         self._fn = fn
@@ -307,7 +307,7 @@ class BaseTask(Item):
     @property
     def next_run(self) -> float | None:
         """The time on Trio's clock that it is scheduled for, in seconds; None if it isn't."""
-        return None if self._due is None else self._due[0]
+        return self._due
 
     @property
     def pending(self) -> bool:
