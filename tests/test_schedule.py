@@ -370,10 +370,10 @@ def test_patience_says_who_has_waited_too_long() -> None:
     """who is still in the line at its limit comes out, the earliest limit first, once."""
     patience: Patience[Item] = Patience()
     late, early, left = waiting(20), waiting(10), waiting(5)
-    assert patience.note(late)
-    assert patience.note(early)
-    assert patience.note(left)
-    assert not patience.note(waiting(30))
+    assert patience.note(late, 2)
+    assert patience.note(early, 2)
+    assert patience.note(left, 3)
+    assert not patience.note(waiting(30), 3)
     left._queued = False
     assert patience.soonest == 5
     assert patience.pop_due(4.9) == []
@@ -386,7 +386,7 @@ def test_patience_says_who_has_waited_too_long() -> None:
 def test_without_a_limit_patience_never_ends() -> None:
     """an infinite limit is never the soonest, and never due."""
     patience: Patience[Item] = Patience()
-    assert not patience.note(waiting(math.inf))
+    assert not patience.note(waiting(math.inf), 1)
     assert patience.soonest == math.inf
     assert patience.pop_due(1e12) == []
 
@@ -395,12 +395,12 @@ def test_a_new_limit_takes_the_place_of_the_old() -> None:
     """a limit that was changed, also after it was sorted in, counts as it is now."""
     patience: Patience[Item] = Patience()
     item, other = waiting(20), waiting(1)
-    patience.note(item)
-    patience.note(other)
+    patience.note(item, 2)
+    patience.note(other, 2)
     assert patience.pop_due(1) == [other]
     other._queued = False
     item._latest = 50
-    patience.note(item)
+    patience.note(item, 2)
     assert patience.pop_due(20) == []
     assert patience.pop_due(49) == []
     assert patience.pop_due(50) == [item]
@@ -410,11 +410,11 @@ def test_a_limit_that_is_set_twice_is_reached_once() -> None:
     """an item whose limit is set to what it was already comes out once."""
     patience: Patience[Item] = Patience()
     item, other = waiting(20), waiting(1)
-    patience.note(item)
-    patience.note(other)
+    patience.note(item, 2)
+    patience.note(other, 2)
     patience.pop_due(1)  # sorts the item in
     other._queued = False
-    patience.note(item)
+    patience.note(item, 2)
     assert patience.pop_due(20) == [item]
 
 
@@ -423,10 +423,10 @@ def test_patience_remembers_no_more_than_those_who_wait() -> None:
     patience: Patience[Item] = Patience()
     stays = [waiting(1e9) for _ in range(10)]
     for item in stays:
-        patience.note(item)
+        patience.note(item, len(stays))
     for number in range(20_000):
         item = waiting(1e6 + number)
-        patience.note(item)
+        patience.note(item, len(stays) + 1)
         item._queued = False
         assert len(patience._noted) + len(patience._heap) <= 4 * len(stays) + 140
     assert patience.pop_due(1e9) == stays
@@ -437,8 +437,8 @@ def test_patience_also_forgets_what_it_has_sorted() -> None:
     patience: Patience[Item] = Patience()
     for number in range(20_000):
         item, trigger = waiting(1e6), waiting(float(number))
-        patience.note(item)
-        patience.note(trigger)
+        patience.note(item, 2)
+        patience.note(trigger, 2)
         assert trigger in patience.pop_due(number)
         item._queued = trigger._queued = False
         assert len(patience._noted) + len(patience._heap) <= 300

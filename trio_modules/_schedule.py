@@ -286,21 +286,25 @@ class Patience(Generic[ItemT]):
         self._heap: list[Entry[ItemT]] = []
         self._number = itertools.count()
 
-    def note(self, item: ItemT) -> bool:
-        """The item has joined, or has a new limit; whether `soonest` is earlier than it was."""
+    def note(self, item: ItemT, waiting: int) -> bool:
+        """The item has joined, or has a new limit; whether `soonest` is earlier than it was.
+
+        *waiting* is how many are in the line now: much more than that is not remembered.
+        """
         self._noted.append(item)
         if len(self._noted) > self._bound:
-            self._tidy()
+            self._tidy(waiting)
         if item._latest < self.soonest:
             self.soonest = item._latest
             return True
         return False
 
-    def _tidy(self) -> None:
-        """Forget those that have left, so that they never outnumber those that wait."""
-        self._noted = [item for item in dict.fromkeys(self._noted) if item._queued]
-        self._heap = [entry for entry in self._heap if _waits(entry)]
-        heapq.heapify(self._heap)
+    def _tidy(self, waiting: int) -> None:
+        """Forget those that have left, if they are the greater part."""
+        if len(self._noted) + len(self._heap) > 2 * waiting:
+            self._noted = [item for item in dict.fromkeys(self._noted) if item._queued]
+            self._heap = [entry for entry in self._heap if _waits(entry)]
+            heapq.heapify(self._heap)
         self._bound = 2 * len(self._noted) + _FEW
 
     def pop_due(self, now: float) -> list[ItemT]:
@@ -387,12 +391,13 @@ class Board(Generic[ItemT]):
         item._since = now
         item._latest = now + max_delay if max_delay else math.inf
         is_first = self.line.join(item, rank)
-        return self._patience.note(item) or is_first or len(self._places) < self.limit
+        is_urgent = self._patience.note(item, self.line.count)
+        return is_urgent or is_first or len(self._places) < self.limit
 
     def set_delay(self, item: ItemT, max_delay: float) -> None:
         """How long the item, which is in the line, waits at most since it joined."""
         item._latest = item._since + max_delay if max_delay else math.inf
-        self._patience.note(item)
+        self._patience.note(item, self.line.count)
 
     def withdraw(self, item: ItemT) -> None:
         """Take the item out of the line."""

@@ -107,7 +107,7 @@ class SlotOrder:
         waiter._latest = now + patience
         waiter._line = self._medium if priority is Priority.MEDIUM else self._low
         waiter._line.join(waiter, Rank.PLAIN)
-        return self._patience.note(waiter)
+        return self._patience.note(waiter, self.waiting)
 
     def give_up(self, waiter: Waiter) -> None:
         """The waiter waits no longer, and has none."""
