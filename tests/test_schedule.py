@@ -447,17 +447,23 @@ def test_patience_also_forgets_what_it_has_sorted() -> None:
 # --- the board -----------------------------------------------------------------------------
 
 
+class Others:
+    """Those who share the machine."""
+
+    free = 1
+
+
 class Hall:
     """A board with named items, and what it has begun."""
 
     def __init__(self, limit: int = 1) -> None:
-        self.room = True
+        self.others = Others()
         self.now = 0.0
         self.begun: list[str] = []
         self.names: dict[int, str] = {}
         self.items: dict[str, Item] = {}
         self.came_due: list[str] = []
-        self.board: Board[Item] = Board(limit, lambda: self.room, self._due, self._begin)
+        self.board: Board[Item] = Board(limit, self.others, self._due, self._begin)
 
     def item(self, name: str) -> Item:
         if name not in self.items:
@@ -526,7 +532,7 @@ def test_who_has_ended_gives_its_place_to_the_next() -> None:
 def test_the_wait_for_room_begins_anew_with_the_line() -> None:
     """a line that all have left has waited for nothing: the next one waits for as long."""
     hall = Hall()
-    hall.room = False
+    hall.others.free = 0
     hall.enqueue("leaves")
     hall.move(0)
     hall.board.withdraw(hall.item("leaves"))
@@ -717,7 +723,7 @@ def test_an_item_is_due_at_one_time() -> None:
 def test_the_line_waits_for_room_for_thirty_seconds() -> None:
     """without room nobody begins, for at most 30 seconds; then one begins, and so on."""
     hall = Hall(limit=2)
-    hall.room = False
+    hall.others.free = 0
     hall.enqueue("a", "b", delay=0)
     assert hall.move(0) == []
     assert hall.board.next_time() == ROOM_PATIENCE
@@ -731,12 +737,12 @@ def test_the_line_waits_for_room_for_thirty_seconds() -> None:
 def test_room_ends_the_wait() -> None:
     """as soon as there is room the line goes on, and a later lack of it counts from then on."""
     hall = Hall(limit=3)
-    hall.room = False
+    hall.others.free = 0
     hall.enqueue("a", "b", delay=0)
     hall.move(0)
-    hall.room = True
+    hall.others.free = 1
     assert hall.move(10) == ["a", "b"]
-    hall.room = False
+    hall.others.free = 0
     hall.enqueue("c", delay=0)
     assert hall.move(20) == []
     assert hall.board.next_time() == 50
@@ -746,7 +752,7 @@ def test_room_ends_the_wait() -> None:
 def test_the_longest_delay_goes_before_room() -> None:
     """who has waited for its longest delay begins without room, too."""
     hall = Hall()
-    hall.room = False
+    hall.others.free = 0
     hall.enqueue("a", delay=10)
     hall.move(0)
     assert hall.move(10) == ["a"]
@@ -755,7 +761,7 @@ def test_the_longest_delay_goes_before_room() -> None:
 def test_an_empty_line_is_not_waiting_for_room() -> None:
     """time that passes while nobody is in the line doesn't count as waiting for room."""
     hall = Hall()
-    hall.room = False
+    hall.others.free = 0
     hall.move(0)
     hall.move(100)
     hall.enqueue("a", delay=0)
@@ -766,7 +772,7 @@ def test_an_empty_line_is_not_waiting_for_room() -> None:
 def test_nobody_who_waits_is_forgotten_when_the_line_empties() -> None:
     """when all who waited for room were withdrawn, the next one waits its full time."""
     hall = Hall()
-    hall.room = False
+    hall.others.free = 0
     hall.enqueue("a", delay=0)
     hall.move(0)
     hall.board.withdraw(hall.item("a"))

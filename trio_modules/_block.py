@@ -115,7 +115,7 @@ class AppRun:
             settings.rng,
             limit=settings.max_concurrent_tasks,
             min_interval=settings.min_repeat_interval,
-            has_room=slots.order.has_room,
+            room=slots.order,
         )
         slots.order.on_room = self.board.move
         self.processes = Processes(self.in_root)

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 __all__ = [
     "OVERTIME",
@@ -25,6 +25,7 @@ __all__ = [
     "Line",
     "Patience",
     "Rank",
+    "Room",
 ]
 
 T = TypeVar("T")
@@ -328,6 +329,14 @@ def _waits(entry: Entry[ItemT]) -> bool:
     return entry[2]._queued and entry[2]._latest == entry[0]
 
 
+class Room(Protocol):
+    """Those who share the machine, and go first."""
+
+    @property
+    def free(self) -> int:
+        """There is room if this is above 0."""
+
+
 class Board(Generic[ItemT]):
     """Moves items from the agenda into the line, and begins those whose turn it is.
 
@@ -337,7 +346,7 @@ class Board(Generic[ItemT]):
 
     Args:
         limit: how many items hold a place at a time.
-        has_room: whether those who share the machine leave any.
+        room: what those who share the machine leave.
         came_due: called with all items that are due, the earliest first, and the time; it lets
             them join the line, or doesn't.
         begin: called with each item that begins; in the end it is given to `take_next`.
@@ -351,9 +360,9 @@ class Board(Generic[ItemT]):
     __slots__ = (
         "_begin",
         "_came_due",
-        "_has_room",
         "_patience",
         "_places",
+        "_room",
         "_roomless_since",
         "agenda",
         "limit",
@@ -363,12 +372,12 @@ class Board(Generic[ItemT]):
     def __init__(
         self,
         limit: int,
-        has_room: Callable[[], bool],
+        room: Room,
         came_due: Callable[[list[ItemT], float], None],
         begin: Callable[[ItemT], None],
     ) -> None:
         self.limit = limit
-        self._has_room = has_room
+        self._room = room
         self._came_due = came_due
         self._begin = begin
         self.agenda: Agenda[ItemT] = Agenda()
@@ -446,7 +455,7 @@ class Board(Generic[ItemT]):
             return None
         if len(places) >= self.limit and not self._overtime_gives_way(now):
             return None
-        if not self._has_room() and not self._was_patient(now):
+        if self._room.free <= 0 and not self._was_patient(now):
             return None
         item = self.line.pop()
         assert item is not None

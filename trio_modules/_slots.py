@@ -53,15 +53,15 @@ class SlotOrder:
 
     Attributes:
         on_room: called whenever a slot is free and nobody waits.
-        held: how many are held; more than there are, if HIGH or patience says so.
+        free: how many are free; less than 0, if more are held because HIGH or patience says so.
         everybody: whether nobody has to wait.
     """
 
-    __slots__ = ("_limit", "_low", "_medium", "_patience", "everybody", "held", "on_room")
+    __slots__ = ("_limit", "_low", "_medium", "_patience", "everybody", "free", "on_room")
 
     def __init__(self, limit: int) -> None:
         self.on_room: Callable[[], None] = lambda: None
-        self.held = 0
+        self.free = limit
         self.everybody = False
         self._limit = limit
         self._medium: Line[Waiter] = Line()
@@ -75,10 +75,16 @@ class SlotOrder:
 
     @limit.setter
     def limit(self, limit: int) -> None:
+        self.free += limit - self._limit
         self._limit = limit
-        while self.held < limit and (waiter := self._pop()) is not None:
+        while self.free > 0 and (waiter := self._pop()) is not None:
             self._let_in(waiter)
         self._tell()
+
+    @property
+    def held(self) -> int:
+        """How many are held; more than there are, if HIGH or patience says so."""
+        return self._limit - self.free
 
     @property
     def waiting(self) -> int:
@@ -87,7 +93,7 @@ class SlotOrder:
 
     def has_room(self) -> bool:
         """Whether a slot is free; then nobody waits."""
-        return self.held < self._limit
+        return self.free > 0
 
     @property
     def next_time(self) -> float:
@@ -96,8 +102,8 @@ class SlotOrder:
 
     def enter(self, priority: Priority) -> bool:
         """Take a slot, if that is possible at once."""
-        if self.held < self._limit or priority is Priority.HIGH or self.everybody:
-            self.held += 1
+        if self.free > 0 or priority is Priority.HIGH or self.everybody:
+            self.free -= 1
             return True
         return False
 
@@ -115,8 +121,8 @@ class SlotOrder:
 
     def leave(self) -> None:
         """A slot comes back: who is next has it, in this step."""
-        self.held -= 1
-        if self.held < self._limit:
+        self.free += 1
+        if self.free > 0:
             waiter = self._pop()
             if waiter is None:
                 self.on_room()
@@ -139,7 +145,7 @@ class SlotOrder:
         return self._medium.pop() or self._low.pop()
 
     def _let_in(self, waiter: Waiter) -> None:
-        self.held += 1
+        self.free -= 1
         waiter.grant()
 
     def _tell(self) -> None:

@@ -2,7 +2,7 @@
 
 A task that does one small job after another saves the spawn, but each job still has to run in a
 copy of its starter's context. So the coroutine is stepped in that context, here: a job that never
-waits is over in one step, and one that does goes on as the awaited `_Rest`.
+waits is over in one step, and one that does goes on as the awaited `Rest`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextvars import Context
 from types import FrameType
 from typing import Generic, Literal, TypeVar, cast
 
-__all__ = ["TURN", "begin", "first_step", "run_in_context"]
+__all__ = ["OVER", "TURN", "Rest", "begin", "first_step", "run_in_context"]
 
 T = TypeVar("T")
 
@@ -20,10 +20,12 @@ T = TypeVar("T")
 TURN = 0.01
 
 _TAKEN = object()
-_OVER = object()
+
+#: What a step gives that was the last, see `begin`.
+OVER = object()
 
 
-class _Rest(Generic[T]):
+class Rest(Generic[T]):
     """What is left of a coroutine after its first step.
 
     It is the iterator of its own ``await``, and has the attributes of a coroutine by which stacks
@@ -75,7 +77,7 @@ def first_step(
         trap = context.run(coro.send, None)
     except StopIteration as stop:
         return True, cast("T", stop.value)
-    return False, _Rest(context, coro, trap)
+    return False, Rest(context, coro, trap)
 
 
 def begin(context: Context, coro: Coroutine[object, object, T]) -> Awaitable[T] | None:
@@ -84,8 +86,8 @@ def begin(context: Context, coro: Coroutine[object, object, T]) -> Awaitable[T] 
     Nobody learns what it returned. That spares the exception by which a coroutine would tell it,
     and the frames and the traceback of that: half of the cost of such a step.
     """
-    trap = context.run(next, coro.__await__(), _OVER)
-    return None if trap is _OVER else _Rest(context, coro, trap)
+    trap = context.run(next, coro.__await__(), OVER)
+    return None if trap is OVER else Rest(context, coro, trap)
 
 
 async def run_in_context(context: Context, coro: Coroutine[object, object, T]) -> T:

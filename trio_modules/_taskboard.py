@@ -7,7 +7,6 @@ when the wall clock says so, and that can be set anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextvars import Context
 from datetime import datetime, timedelta
 from random import Random
@@ -16,7 +15,7 @@ from typing import Protocol
 import trio
 
 from trio_modules._cron import Cron
-from trio_modules._schedule import Board, Rank
+from trio_modules._schedule import Board, Rank, Room
 from trio_modules._tasks import NO_EXTRAS, BaseTask, Rhythm, TaskOwner, WallClock
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import check_seconds
@@ -51,6 +50,7 @@ class TaskBoard:
         clock: the wall clock.
         min_interval: the smallest interval of a repetition.
         wake: when `move` is needed at the latest; infinity: never.
+        take_next: `Board.take_next`; if nobody is next, `nobody_follows` has to be called.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TaskBoard:
         *,
         limit: int,
         min_interval: float,
-        has_room: Callable[[], bool],
+        room: Room,
     ) -> None:
         self.time = trio.lowlevel.current_clock().current_time
         self.entered = self.time()
@@ -69,7 +69,8 @@ class TaskBoard:
         self.min_interval = min_interval
         self._timers = timers
         self._rng = rng
-        self._board: Board[BaseTask] = Board(limit, has_room, self._came_due, _begin)
+        self._board: Board[BaseTask] = Board(limit, room, self._came_due, _begin)
+        self.take_next = self._board.take_next
         self._agenda = self._board.agenda
         self._line = self._board.line
         self.wake = math.inf
@@ -136,7 +137,7 @@ class TaskBoard:
         self._board.enqueue(task, rank, now, task._extras.delay)
 
     def rejoin(self, task: BaseTask, rank: Rank, now: float) -> None:
-        """The task, whose execution has ended, joins the line; `succeed` has to follow."""
+        """The task, whose execution has ended, joins the line; `take_next` has to follow."""
         self.line_up(task, rank, now)
         self._set_wake()  # its longest delay may be the first to be over
 
@@ -187,16 +188,14 @@ class TaskBoard:
         if task._due is not None:
             self.unschedule(task)
 
-    def succeed(self, task: BaseTask, now: float) -> BaseTask | None:
-        """The task has been executed: the one whose turn it is gets its place, and has to begin.
+    def nobody_follows(self) -> None:
+        """A task has been executed, and no other could have its place.
 
-        Nobody need be woken earlier than before while there is one: who is still in the line has
+        Nobody need be woken earlier than before if there is one: who is still in the line has
         waited already, and those that hold a place have begun later than what has ended.
         """
-        following = self._board.take_next(now, task)
-        if following is None and self._line.count:  # else there is no new reason to wake
+        if self._line.count:
             self._set_wake()
-        return following
 
     # ------------------------------------------------------------ time
 

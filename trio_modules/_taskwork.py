@@ -23,7 +23,7 @@ from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._schedule import Rank
 from trio_modules._seam import Seam
 from trio_modules._status import TaskInfo, WorkCounts
-from trio_modules._stepping import TURN, begin, first_step
+from trio_modules._stepping import OVER, TURN, Rest, first_step
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import NO_EXTRAS, BaseTask, Extras, Retry, Rhythm, TaskModule
 from trio_modules._util import Checked, awaiting
@@ -287,8 +287,9 @@ class ModuleTasks:
         owner = context.get(owner_var)
         if owner is not None and owner is not self.module:  # else it is found by its nursery
             context.run(owner_var.set, self.module)
-        if task._extras.result is None:
-            return begin(context, coro)
+        if task._extras.result is None:  # as `begin` does it, without the call
+            trap = context.run(next, coro.__await__(), OVER)
+            return None if trap is OVER else Rest(context, coro, trap)
         is_over, value = first_step(context, coro)
         if not is_over:
             return cast("Awaitable[object]", value)
@@ -355,7 +356,7 @@ class ModuleTasks:
                 self._complete(task)
         else:
             del self.pending[task]
-        following = board.succeed(task, now)
+        following = board.take_next(now, task)
         if following is not None and following._tasks is self and not runner.spent:
             self.execute(following, runner)
             return
@@ -363,6 +364,8 @@ class ModuleTasks:
             self._idle.append(runner)
         if following is not None:
             following._tasks.begin(following)
+        else:
+            board.nobody_follows()
 
     def _go_on(self, task: BaseTask, board: TaskBoard, now: float) -> None:
         extras = task._extras

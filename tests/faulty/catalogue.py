@@ -273,8 +273,8 @@ FAULTS = (
     Fault(
         "one task too many is executed",
         "_schedule",
-        "        if len(self._places) >= self.limit and not self._overtime_gives_way(now):\n",
-        "        if len(self._places) > self.limit and not self._overtime_gives_way(now):\n",
+        "        if len(places) >= self.limit and not self._overtime_gives_way(now):\n",
+        "        if len(places) > self.limit and not self._overtime_gives_way(now):\n",
     ),
     Fault(
         "the longest delay doesn't count",
@@ -285,14 +285,14 @@ FAULTS = (
     Fault(
         "tasks don't wait for microtasks",
         "_schedule",
-        "if not self._has_room() and not self._was_patient(now):",
+        "if self._room.free <= 0 and not self._was_patient(now):",
         "if False:",
     ),
     Fault(
         "a place isn't given back by a task that is cancelled",
         "_schedule",
-        "        self._places.pop(item, None)\n",
-        "        if item._due is not None:\n            self._places.pop(item, None)\n",
+        "        if ended is not None:\n",
+        "        if ended is not None and ended._due is not None:\n",
     ),
     Fault(
         "who waits for a task isn't told of its module's stop",
@@ -350,8 +350,8 @@ FAULTS = (
     Fault(
         "one slot too many",
         "_slots",
-        "if self.held < self._limit or priority is Priority.HIGH or self.everybody:",
-        "if self.held <= self._limit or priority is Priority.HIGH or self.everybody:",
+        "if self.free > 0 or priority is Priority.HIGH or self.everybody:",
+        "if self.free >= 0 or priority is Priority.HIGH or self.everybody:",
     ),
     Fault(
         "LOW goes before MEDIUM",
