@@ -834,10 +834,12 @@ class Module:
             TypeError: if the function isn't async or can't be called with the task alone.
         """
         tasks = self._module_part.tasks_made or self._module_part.own_tasks
-        label = tasks.checked.name_of(async_fn, (_A_TASK,), "new_task")
+        checked = tasks.checked
+        if async_fn is not checked.fn:
+            checked.name_of(async_fn, (_A_TASK,), "new_task")
         if name is not None:
             check_identifier("name", name)
-        return Task(tasks, async_fn, name or label)
+        return Task(tasks, async_fn, name or checked.name)
 
     @overload
     def task(
