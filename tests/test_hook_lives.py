@@ -458,6 +458,45 @@ async def test_a_hook_with_retry_gets_its_events_again_after_a_crash(
     assert loss_fault(event) is None
 
 
+async def test_what_is_given_again_after_a_crash_takes_room(autojump_clock: MockClock) -> None:
+    """it is in the buffer again: nobody may trigger more than what fits beside it."""
+    source, sink = Module("source"), crashing("sink")
+    event = source.event("event", int)
+    gate = Gate()
+    sink.hook(event, gate, buffer=10, batch=8, retry=Backoff(initial=1))
+    async with App(source, sink):
+        for n in range(8):
+            event.trigger_nowait(n)
+        await let_run()
+        for n in range(4):
+            event.trigger_nowait(n)
+        assert hook_figures(event, "sink/Gate") == (0, 0, 4, 8, 0)
+        await crash(sink)
+        assert hook_figures(event, "sink/Gate") == (0, 0, 12, 0, 0)
+        with pytest.raises(trio.WouldBlock):
+            event.trigger_nowait(99)
+        gate.may.set()
+        await sink.wait_online()
+        await trio.sleep(1)
+        assert loss_fault(event) is None
+
+
+async def test_a_hook_that_comes_later_has_the_room_of_its_own(autojump_clock: MockClock) -> None:
+    """its small buffer counts, however much room the others were found to have."""
+    source, sink, event = pair(int)
+    sink.hook(event, Gate(), name="large", buffer=100)
+    async with App(source, sink):
+        event.trigger_nowait(0)
+        sink.hook(event, Gate(), name="small", buffer=1)
+        await let_run()
+        event.trigger_nowait(1)
+        await let_run()
+        event.trigger_nowait(2)
+        with pytest.raises(trio.WouldBlock):
+            event.trigger_nowait(3)
+        assert hook_figures(event, "sink/small") == (0, 0, 1, 1, 0)
+
+
 async def test_what_is_given_again_after_a_crash_is_in_order(autojump_clock: MockClock) -> None:
     """several events were in work side by side: they begin again in the order triggered."""
     source, sink = Module("source"), crashing("sink")

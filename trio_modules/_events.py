@@ -14,12 +14,13 @@ import enum
 import types
 import typing
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 import attrs
 import trio
+from trio.lowlevel import checkpoint, reschedule
 
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import HasMainTask, current_owner
@@ -42,6 +43,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: So many can be triggered before somebody looks for room where nobody needs any.
+_MUCH = 1_000_000
 
 #: The classes of data that isn't checked.
 ANYTHING: tuple[type, ...] = (object,)
@@ -168,20 +172,22 @@ class Inbox:
         busy: how many of them are handling something.
         senders: the tasks that wait for room.
         blocked_on: the inboxes for which the hook's own triggers wait.
-        accepted, dropped: counted over one run of the app.
+        outlet: what it gets, None while it gets nothing.
+        dropped: counted over one run of the app.
         taken: how often readers have taken something that they may have to give back.
         unfinished: what they couldn't handle, each with the number of the taking.
     """
 
     __slots__ = (
+        "_beside",
         "_slow",
-        "accepted",
         "blocked_on",
         "busy",
         "dropped",
         "items",
         "module",
         "name",
+        "outlet",
         "overflow",
         "parked",
         "readers",
@@ -213,21 +219,44 @@ class Inbox:
         self.busy = 0
         self.taken = 0
         self.unfinished: list[tuple[int, list[object]]] = []
-        self.accepted = 0
+        self.outlet: Outlet | None = None
         self.dropped = 0
+        self._beside = 0
         self._slow = slow
+
+    @property
+    def accepted(self) -> int:
+        """How many it has accepted, in this run of the app.
+
+        That is all that is triggered while it is connected: only what differs is counted.
+        """
+        return self._beside if self.outlet is None else self.outlet.triggered + self._beside
 
     def reset(self) -> None:
         """A run of the app begins."""
-        self.accepted = self.dropped = 0
+        self._beside -= self.accepted
+        self.dropped = 0
+
+    def connect(self, outlet: Outlet) -> None:
+        """From now on it gets what that delivers."""
+        self._beside -= outlet.triggered
+        self.outlet = outlet
+
+    def disconnect(self) -> None:
+        """From now on it gets nothing."""
+        self._beside, self.outlet = self.accepted, None
+
+    def misses_one(self) -> None:
+        """It doesn't accept what is being delivered, or no longer what it had."""
+        self._beside -= 1
 
     def make_room(self) -> bool:
         """Make room in a full inbox, or drop the newest; whether there is room then."""
         self.dropped += 1
+        self.misses_one()
         if self.overflow is Overflow.DROP_NEWEST:
             return False
         self.items.popleft()
-        self.accepted -= 1
         return True
 
     def refill(self) -> None:
@@ -235,10 +264,10 @@ class Inbox:
         while self.senders and len(self.items) < self.size:
             sender = self.senders.popleft()
             self.items.append(sender.data)
-            self.accepted += 1
+            self._beside += 1
             sender.done(self)
             if self.parked:
-                trio.lowlevel.reschedule(self.parked.pop())
+                reschedule(self.parked.pop())
 
     def take(self, count: int) -> tuple[int, list[object]]:
         """Take the next ones out; the number of the taking, and what it was."""
@@ -266,7 +295,7 @@ class Inbox:
     def drop_all(self) -> int:
         """Nobody will read any more: drop what is there, and let those go who wait."""
         lost = len(self.items) + len(self.senders)
-        self.accepted -= len(self.items)
+        self._beside -= len(self.items)
         self.items.clear()
         self.dropped += lost
         while self.senders:
@@ -305,10 +334,10 @@ class _Sender:
 
     __slots__ = ("_inboxes", "_task", "data", "inside")
 
-    def __init__(self, data: object, inboxes: list[Inbox], inside: Inbox | None) -> None:
+    def __init__(self, data: object, inboxes: dict[Inbox, None], inside: Inbox | None) -> None:
         self.data = data
         self.inside = inside
-        self._inboxes = dict.fromkeys(inboxes)
+        self._inboxes = inboxes.copy()
         self._task = trio.lowlevel.current_task()
 
     async def wait(self) -> None:
@@ -324,7 +353,7 @@ class _Sender:
         self._unblock(inbox)
         del self._inboxes[inbox]
         if not self._inboxes:
-            trio.lowlevel.reschedule(self._task)
+            reschedule(self._task)
 
     def _give_up(self, _: object) -> trio.lowlevel.Abort:
         for inbox in self._inboxes:
@@ -348,17 +377,20 @@ class Outlet:
         inboxes: the hooks that get it now.
         own: whoever listens to it alone.
         watched: whether anybody listens, to it or to all.
-        triggered: how often it was triggered in this run of the app.
+        triggered: how often it was triggered, in all runs of the app.
+        injected: how often that was in whose name in this run; empty before it ever was.
         face: the event as users see it.
     """
 
     __slots__ = (
+        "_before",
         "_gone",
-        "_injected",
         "_known",
+        "_room",
         "accepted",
         "face",
         "inboxes",
+        "injected",
         "name",
         "own",
         "source",
@@ -376,9 +408,11 @@ class Outlet:
         self.own: Broadcast[object] = Broadcast()
         self.watched = False
         self.triggered = 0
+        self.injected: dict[str, int] = {}
+        self._before = 0  # triggered in runs before this
+        self._room = 0
         self._known: dict[Inbox, None] = {}
         self._gone = (0, 0)
-        self._injected: dict[str, int] = {}
 
     @property
     def full_name(self) -> str:
@@ -396,10 +430,13 @@ class Outlet:
         """From now on that inbox gets what is triggered."""
         self.inboxes[inbox] = None
         self._known[inbox] = None
+        inbox.connect(self)
+        self._room = 0
 
     def disconnect(self, inbox: Inbox) -> None:
         """From now on it gets nothing; what it has got in this run still counts."""
         del self.inboxes[inbox]
+        inbox.disconnect()
 
     def forget(self, inbox: Inbox) -> None:
         """Its hook is no longer declared: keep nothing of it but the figures."""
@@ -422,36 +459,82 @@ class Outlet:
         expected = " or ".join(each.__name__ for each in self.accepted)
         return TypeError(f"data of event {self.full_name!r} must be {expected}, got {data!r}")
 
-    def deliver(self, item: object, later: Sequence[Inbox] = ()) -> None:
-        """Put it into all inboxes but those that get it later."""
+    def has_room(self) -> bool:
+        """Look whether all inboxes have room, and how much there is."""
+        least = _MUCH
+        for inbox in self.inboxes:
+            room = inbox.size - len(inbox.items)
+            if room <= 0:
+                return False
+            least = min(least, room)
+        self._room = least
+        return True
+
+    def look_for_room(self) -> None:
+        """An inbox has got back what was taken out of it: its room isn't known any more."""
+        self._room = 0
+
+    def deliver(self, item: object) -> bool:
+        """Put it into all inboxes, or into none if one of them is full; whether it did.
+
+        How much room there is at least is known from the last look at all of them: readers only
+        make more, so it isn't looked for again before that much is delivered.
+        """
+        if not self._room and not self.has_room():
+            return False
+        self._room -= 1
         self.triggered += 1
         for inbox in self.inboxes:
-            items = inbox.items
-            if len(items) >= inbox.size and (inbox in later or not inbox.make_room()):
-                continue
-            items.append(item)
-            inbox.accepted += 1
+            inbox.items.append(item)
             if inbox.parked:
-                trio.lowlevel.reschedule(inbox.parked.pop())
+                reschedule(inbox.parked.pop())
+        if self.watched:
+            self._tell(item)
+        return True
+
+    def _full(self) -> dict[Inbox, None]:
+        """The inboxes that have to be waited for."""
+        return {each: None for each in self.inboxes if each.waits and len(each.items) >= each.size}
+
+    def _deliver_beside(self, item: object, full: Mapping[Inbox, None]) -> None:
+        """Put it into all inboxes but those; others that have no room drop one."""
+        self.triggered += 1
+        for inbox in self.inboxes:
+            if inbox in full:
+                inbox.misses_one()
+            elif len(inbox.items) < inbox.size or inbox.make_room():
+                inbox.items.append(item)
+                if inbox.parked:
+                    reschedule(inbox.parked.pop())
         if self.watched:
             self._tell(item)
 
     async def deliver_and_wait(self, data: object) -> None:
-        """Put it into all inboxes with room, and wait for the others that say WAIT."""
-        full = [each for each in self.inboxes if each.waits and len(each.items) >= each.size]
+        """`deliver` didn't: put it into all with room, and wait for the others that say WAIT."""
+        full = self._full()
+        if not full:
+            self._deliver_beside(data, full)
+            return
         inside = self._check_waiting_ends(full)
         sender = _Sender(data, full, inside)
-        self.deliver(data, full)
+        self._deliver_beside(data, full)
         await sender.wait()
+
+    def deliver_nowait(self, item: object) -> None:
+        """`deliver` didn't: put it into all, unless one of them has to be waited for."""
+        full = self._full()
+        if full:
+            raise trio.WouldBlock
+        self._deliver_beside(item, full)
 
     def inject(self, data: object, source: str) -> None:
         """Trigger it in somebody else's name; see `Module.inject_event`."""
         if not isinstance(data, self.accepted):
             raise self.wrong_type(data)
-        if any(len(each.items) >= each.size and each.waits for each in self.inboxes):
-            raise trio.WouldBlock
-        self._injected[source] = self._injected.get(source, 0) + 1
-        self.deliver(Injected(data, source))
+        item = Injected(data, source)
+        if not self.deliver(item):
+            self.deliver_nowait(item)
+        self.injected[source] = self.injected.get(source, 0) + 1
 
     def _tell(self, item: object) -> None:
         data, source = (item.data, item.source) if isinstance(item, Injected) else (item, "")
@@ -463,7 +546,7 @@ class Outlet:
 
     # ------------------------------------------------------------ waiting
 
-    def _check_waiting_ends(self, full: list[Inbox]) -> Inbox | None:
+    def _check_waiting_ends(self, full: Iterable[Inbox]) -> Inbox | None:
         """Raise `EventDeadlock` if waiting can't end; the hook that the calling task runs in."""
         ancestors = _ancestors(trio.lowlevel.current_task())
         starting = _starting(ancestors)
@@ -488,20 +571,20 @@ class Outlet:
         closed = tuple(each.statistics() for each in self._known if each not in self.inboxes)
         delivered, dropped = self._gone
         return EventStatistics(
-            triggered=self.triggered,
+            triggered=self.triggered - self._before,
             delivered=delivered + sum(hook.delivered for hook in hooks + closed),
             dropped=dropped + sum(hook.dropped for hook in hooks + closed) + self.own.lost,
             hooks=hooks,
             closed=closed,
-            injected=types.MappingProxyType(dict(self._injected)),
+            injected=types.MappingProxyType(dict(self.injected)),
         )
 
     def reset(self) -> None:
         """A run of the app begins."""
-        self.triggered = 0
+        self._before = self.triggered
         self._gone = (0, 0)
         self._known = dict.fromkeys(self.inboxes)
-        self._injected.clear()
+        self.injected.clear()
         self.own.lost = 0
 
 
@@ -540,15 +623,12 @@ class BaseEvent(Generic[T]):
 
         Cancelled while it waits: who has it keeps it, for the others it counts as dropped.
         """
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         outlet = self._outlet
         if not outlet.source.open or not isinstance(data, outlet.accepted):
             raise outlet.refusal(data)
-        for inbox in outlet.inboxes:
-            if len(inbox.items) >= inbox.size and inbox.waits:
-                await outlet.deliver_and_wait(data)
-                return
-        outlet.deliver(data)
+        if not outlet.deliver(data):
+            await outlet.deliver_and_wait(data)
 
     def trigger_nowait(self, data: T) -> None:
         """Trigger it for all hooks, or for none if one of them would have to be waited for (ours).
@@ -564,10 +644,8 @@ class BaseEvent(Generic[T]):
         outlet = self._outlet
         if not outlet.source.open or not isinstance(data, outlet.accepted):
             raise outlet.refusal(data)
-        for inbox in outlet.inboxes:
-            if len(inbox.items) >= inbox.size and inbox.waits:
-                raise trio.WouldBlock
-        outlet.deliver(data)
+        if not outlet.deliver(data):
+            outlet.deliver_nowait(data)
 
     @asynccontextmanager
     async def subscribe(self, buffer: int = 100) -> AsyncIterator[trio.MemoryReceiveChannel[T]]:

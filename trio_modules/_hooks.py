@@ -17,6 +17,7 @@ from typing import Literal, Protocol, TypeVar
 
 import attrs
 import trio
+from trio.lowlevel import wait_task_rescheduled
 
 from trio_modules._backoff import Backoff
 from trio_modules._broadcast import Broadcast
@@ -47,11 +48,11 @@ T = TypeVar("T")
 HookFn = Callable[..., Awaitable[object]]
 AbortFn = Callable[[object], trio.lowlevel.Abort]
 
-#: How many it takes before it looks whether that takes too long; a power of two is the quickest.
+#: How many events a hook takes before it looks whether that takes too long.
 LOOK = 16
 
-#: How many events a hook takes before everybody else has a turn; it doesn't look before the first.
-SLICE = 16 * LOOK - 1
+#: How often it looks, and goes on, before everybody else has a turn.
+LOOKS = 15
 
 #: What the names of the tasks that read for hooks begin with.
 _READER = "<hook "
@@ -355,6 +356,7 @@ class ModuleEvents:
     async def _read(self, hook: Hook) -> None:
         """One reader of a hook, from its beginning to its end."""
         assert self._room is not None
+        assert hook.event is not None
         owner_var.set(self.module)
         this, inbox = trio.lowlevel.current_task(), hook.inbox
 
@@ -371,6 +373,7 @@ class ModuleEvents:
             del inbox.readers[this]
             if not inbox.readers:
                 inbox.give_back()
+                hook.event.look_for_room()
             del self._room.reading[this]
 
     # What comes in the step of a crash is for the next run, so a reader that was woken looks first
@@ -379,29 +382,34 @@ class ModuleEvents:
 
     async def _read_each(self, hook: Hook, this: trio.lowlevel.Task, unpark: AbortFn) -> None:
         """Handle one event after the other; let everybody else have a turn between slices."""
+        assert hook.event is not None
         inbox, main, seam = hook.inbox, self.module.main_task, self.module.seam
-        time = trio.lowlevel.current_clock().current_time
-        items, parked = inbox.items, inbox.parked
+        time, never = trio.lowlevel.current_clock().current_time, math.inf
+        items, parked, injected = inbox.items, inbox.parked, hook.event.injected
         assert main is not None
         while True:
             while not items:  # who was woken may find that another was quicker
                 parked.append(this)
                 if self._idle is not None:
                     self._idle.set()
-                await trio.lowlevel.wait_task_rescheduled(unpark)
+                await wait_task_rescheduled(unpark)
                 if main.custom_sleep_data is None:
                     await trio.lowlevel.checkpoint_if_cancelled()
             fn = self._function_of(hook) if seam.interceptors else hook.fn
-            item, left = None, SLICE
-            until = time() + TURN if len(items) > LOOK else math.inf
+            item, left, looks = None, LOOK, LOOKS
+            until = time() + TURN if len(items) > LOOK else never
             inbox.busy += 1
             try:
-                while items and left and (left % LOOK or time() < until):
+                while items:
+                    if not left:
+                        if not looks or time() >= until:
+                            break
+                        left, looks = LOOK, looks - 1
                     left -= 1
                     item = items.popleft()
                     if inbox.senders:
                         inbox.refill()
-                    await fn(item if type(item) is not Injected else item.data)
+                    await fn(item.data if injected and type(item) is Injected else item)
             except BaseException as exc:
                 self._failed(hook, exc, [item])
                 await trio.lowlevel.checkpoint_if_cancelled()
@@ -418,7 +426,7 @@ class ModuleEvents:
                 inbox.parked.append(this)
                 if self._idle is not None:
                     self._idle.set()
-                await trio.lowlevel.wait_task_rescheduled(unpark)
+                await wait_task_rescheduled(unpark)
                 await trio.lowlevel.checkpoint_if_cancelled()
             await self._handle_some(hook)
             if inbox.items:

@@ -394,8 +394,20 @@ FAULTS = (
     Fault(
         "a drop for want of room isn't counted",
         "_events",
-        "        self.dropped += 1\n        if self.overflow is Overflow.DROP_NEWEST:\n",
-        "        if self.overflow is Overflow.DROP_NEWEST:\n",
+        "        self.dropped += 1\n        self.misses_one()\n",
+        "        self.misses_one()\n",
+    ),
+    Fault(
+        "what a hook has dropped counts as accepted",
+        "_events",
+        "        self._beside -= 1\n",
+        "        self._beside -= 0\n",
+    ),
+    Fault(
+        "a new hook is thought to have as much room as the others",
+        "_events",
+        "        inbox.connect(self)\n        self._room = 0\n",
+        "        inbox.connect(self)\n",
     ),
     Fault(
         "DROP_OLDEST drops the newest",
@@ -412,8 +424,8 @@ FAULTS = (
     Fault(
         "a full hook is given the same event twice",
         "_events",
-        "if len(items) >= inbox.size and (inbox in later or not inbox.make_room()):",
-        "if len(items) >= inbox.size and inbox not in later and not inbox.make_room():",
+        "            if inbox in full:\n                inbox.misses_one()\n            elif",
+        "            if inbox in full or",
     ),
     Fault(
         "hooks run until the end of the stop time",
