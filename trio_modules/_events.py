@@ -337,7 +337,7 @@ class _Sender:
     def __init__(self, data: object, inboxes: dict[Inbox, None], inside: Inbox | None) -> None:
         self.data = data
         self.inside = inside
-        self._inboxes = inboxes.copy()
+        self._inboxes = inboxes
         self._task = trio.lowlevel.current_task()
 
     async def wait(self) -> None:

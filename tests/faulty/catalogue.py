@@ -382,7 +382,7 @@ FAULTS = (
         "who waited for room doesn't wake an idle reader",
         "_events",
         "            sender.done(self)\n            if self.parked:\n"
-        "                trio.lowlevel.reschedule(self.parked.pop())\n",
+        "                reschedule(self.parked.pop())\n",
         "            sender.done(self)\n",
     ),
     Fault(
