@@ -161,6 +161,23 @@ async def test_an_injected_event_is_one_of_the_target(autojump_clock: MockClock)
     assert list(itertools.chain(*batches.seen)) == [1, 2, 3, 4]
 
 
+async def test_what_was_injected_outlives_its_target(autojump_clock: MockClock) -> None:
+    """what waits for a hook keeps its data while the event's module is away."""
+    source, sink, event = pair(int)
+    other = Module("other")
+    gate = Gate()
+    sink.hook(event, gate)
+    async with App(source, sink, other) as app:
+        for number in range(3):
+            other.inject_event("origin", "source/event", number)
+        await let_run()
+        await app.remove(source)
+        await app.add(source)
+        gate.may.set()
+        await let_run()
+    assert gate.seen == [0, 1, 2]
+
+
 async def test_a_report_names_the_injected_source(autojump_clock: MockClock) -> None:
     """what a hook raises with an injected event has a note with the source, with others none."""
     source, sink, event = pair(int)

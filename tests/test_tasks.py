@@ -2583,6 +2583,22 @@ def test_the_same_seed_gives_the_same_order(seed: int) -> None:
     assert len(first) > 50
 
 
+async def test_a_limit_set_by_another_thread_is_refused(autojump_clock: MockClock) -> None:
+    """everything here belongs to one thread: the error comes before any task is taken."""
+    m = Module("m")
+    async with App(m) as app:
+        tasks = [m.new_task(rest).queue() for _ in range(3)]
+        await let_run()
+        with pytest.raises(RuntimeError):
+            await trio.to_thread.run_sync(setattr, app, "max_concurrent_tasks", 3)
+        await trio.sleep(100)
+        assert [task.runs for task in tasks] == [1, 1, 1]
+
+
+async def rest(task: Task) -> None:
+    await trio.sleep(5)
+
+
 def calls_per_order(size: int) -> float:
     """Count the function calls that an order costs while so many other tasks wait."""
     calls = 0

@@ -378,19 +378,20 @@ class Outlet:
         own: whoever listens to it alone.
         watched: whether anybody listens, to it or to all.
         triggered: how often it was triggered, in all runs of the app.
-        injected: how often that was in whose name in this run; empty before it ever was.
+        injects: whether any of it was ever injected, so that inboxes may hold `Injected`.
         face: the event as users see it.
     """
 
     __slots__ = (
         "_before",
         "_gone",
+        "_injected",
         "_known",
         "_room",
         "accepted",
         "face",
         "inboxes",
-        "injected",
+        "injects",
         "name",
         "own",
         "source",
@@ -408,7 +409,8 @@ class Outlet:
         self.own: Broadcast[object] = Broadcast()
         self.watched = False
         self.triggered = 0
-        self.injected: dict[str, int] = {}
+        self.injects = False
+        self._injected: dict[str, int] = {}
         self._before = 0  # triggered in runs before this
         self._room = 0
         self._known: dict[Inbox, None] = {}
@@ -531,10 +533,11 @@ class Outlet:
         """Trigger it in somebody else's name; see `Module.inject_event`."""
         if not isinstance(data, self.accepted):
             raise self.wrong_type(data)
+        self.injects = True
         item = Injected(data, source)
         if not self.deliver(item):
             self.deliver_nowait(item)
-        self.injected[source] = self.injected.get(source, 0) + 1
+        self._injected[source] = self._injected.get(source, 0) + 1
 
     def _tell(self, item: object) -> None:
         data, source = (item.data, item.source) if isinstance(item, Injected) else (item, "")
@@ -576,7 +579,7 @@ class Outlet:
             dropped=dropped + sum(hook.dropped for hook in hooks + closed) + self.own.lost,
             hooks=hooks,
             closed=closed,
-            injected=types.MappingProxyType(dict(self.injected)),
+            injected=types.MappingProxyType(dict(self._injected)),
         )
 
     def reset(self) -> None:
@@ -584,7 +587,7 @@ class Outlet:
         self._before = self.triggered
         self._gone = (0, 0)
         self._known = dict.fromkeys(self.inboxes)
-        self.injected.clear()
+        self._injected.clear()
         self.own.lost = 0
 
 

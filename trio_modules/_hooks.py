@@ -382,11 +382,12 @@ class ModuleEvents:
 
     async def _read_each(self, hook: Hook, this: trio.lowlevel.Task, unpark: AbortFn) -> None:
         """Handle one event after the other; let everybody else have a turn between slices."""
-        assert hook.event is not None
-        inbox, main, seam = hook.inbox, self.module.main_task, self.module.seam
+        outlet, inbox = hook.event, hook.inbox
+        main, seam = self.module.main_task, self.module.seam
         time, never = trio.lowlevel.current_clock().current_time, math.inf
-        items, parked, injected = inbox.items, inbox.parked, hook.event.injected
+        items, parked = inbox.items, inbox.parked
         assert main is not None
+        assert outlet is not None
         while True:
             while not items:  # who was woken may find that another was quicker
                 parked.append(this)
@@ -409,7 +410,7 @@ class ModuleEvents:
                     item = items.popleft()
                     if inbox.senders:
                         inbox.refill()
-                    await fn(item.data if injected and type(item) is Injected else item)
+                    await fn(item.data if outlet.injects and type(item) is Injected else item)
             except BaseException as exc:
                 self._failed(hook, exc, [item])
                 await trio.lowlevel.checkpoint_if_cancelled()

@@ -201,7 +201,7 @@ class TaskBoard:
 
     def move(self, now: float | None = None) -> None:
         """Begin what can begin now, and see to it that the next change isn't missed."""
-        self._board.move(self.time() if now is None else now)
+        self._board.move(trio.current_time() if now is None else now)  # refuses other threads
         self._set_wake()
 
     def _set_wake(self) -> None:
@@ -228,7 +228,7 @@ class TaskBoard:
     def woke(self) -> None:
         """The time `wake` has come."""
         self.wake = math.inf
-        self.move()
+        self.move(self.time())
 
     def keep_time(self, keeper: TimeKeeper, owner: TaskOwner) -> bool:
         """Whether *keeper* is the one who sleeps until `wake`, and calls `woke` then.
