@@ -404,10 +404,10 @@ FAULTS = (
         "        self._beside -= 0\n",
     ),
     Fault(
-        "a new hook is thought to have as much room as the others",
+        "a hook takes more than its buffer holds",
         "_events",
-        "        inbox.connect(self)\n        self._room = 0\n",
-        "        inbox.connect(self)\n",
+        "        self._room -= 1\n",
+        "        self._room -= 0\n",
     ),
     Fault(
         "DROP_OLDEST drops the newest",

@@ -203,6 +203,8 @@ class EventRules(Rules):
         hook.certain.add(serial)
         if serial not in hook.begun:
             hook.pending[serial] = None
+        if hook.plan.overflow is Overflow.WAIT and len(hook.pending) > hook.plan.buffer:
+            self.fail(f"{hook.name} holds {len(hook.pending)} events, more than its buffer")
         if any(other.event == datum.event for other in self.waiting.values()):
             hook.idle = None  # it may have got that one, too
             return
