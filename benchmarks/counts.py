@@ -37,6 +37,8 @@ from benchmarks.stopwatch import fair_round
 PATHS: dict[str, dict[str, Measure]] = {
     "spawn": {"ours": short_workers.ours, "floor": short_workers.floor},
     "trigger": {"ours": events.bursts(1), "floor": events.channel_bursts(1)},
+    "trigger, awaited": {"ours": events.awaited(1), "floor": events.channel_sends(1)},
+    "trigger, awaited by 10": {"ours": events.awaited(10), "floor": events.channel_sends(10)},
     "queue": {
         "ours": tasks.queued(tasks.return_at_once),
         "floor": tasks.read(tasks.return_at_once),

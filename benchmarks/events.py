@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from benchmarks.measuring import Work
+from benchmarks.measuring import MANY_REPETITIONS, Work
 from benchmarks.stopwatch import clock
 from trio_modules import App, Event, Module
 
@@ -227,17 +227,20 @@ WORKS = (
     Work(
         "events-awaited-1",
         0.8,
-        50_000,
+        10_000,
         awaited(1),
         channel_sends(1),
+        repetitions=MANY_REPETITIONS,
         title="events awaited, to one hook",
     ),
     Work(
         "events-awaited-10",
         0.3,
-        10_000,
+        2_000,
         awaited(10),
         channel_sends(10),
+        items=2_000,
+        repetitions=MANY_REPETITIONS,
         title="events awaited, to ten hooks",
     ),
     Work(

@@ -14,6 +14,10 @@ from benchmarks.peering import Contestant, PeerFailed
 from benchmarks.stopwatch import fair_round
 
 REPETITIONS = 5
+# Works that vary a lot from round to round are repeated more often, or are cut into many rounds:
+# a machine that others use is now faster, now slower, for seconds at a time.
+MORE_REPETITIONS = 15
+MANY_REPETITIONS = 45
 # A small work is run so often that a repetition handles about this many items, if it is cheap.
 ITEMS = 10_000
 # Peers, some of which are slow, handle about this many in theirs.

@@ -11,7 +11,7 @@ from contextvars import copy_context
 
 import trio
 
-from benchmarks.measuring import Work
+from benchmarks.measuring import MORE_REPETITIONS, Work
 from benchmarks.memory import traced
 from benchmarks.stopwatch import clock
 from trio_modules import App, Module
@@ -255,6 +255,7 @@ WORKS = (
         50_000,
         queued(return_at_once),
         read(return_at_once),
+        repetitions=MORE_REPETITIONS,
         title="queued tasks that return at once",
     ),
     Work(
@@ -265,7 +266,15 @@ WORKS = (
         read(yield_once),
         title="queued tasks that yield once",
     ),
-    Work("schedules", 1.6, 100_000, scheduled, pushed, title="schedule tasks, and cancel half"),
+    Work(
+        "schedules",
+        1.6,
+        100_000,
+        scheduled,
+        pushed,
+        repetitions=MORE_REPETITIONS,
+        title="schedule tasks, and cancel half",
+    ),
     Work(
         "schedules-kept",
         None,
