@@ -20,7 +20,7 @@ from typing import Generic, Protocol, TypeVar
 
 import attrs
 import trio
-from trio.lowlevel import checkpoint, reschedule
+from trio.lowlevel import checkpoint, reschedule  # looked up for each event
 
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import HasMainTask, current_owner
@@ -461,7 +461,7 @@ class Outlet:
         expected = " or ".join(each.__name__ for each in self.accepted)
         return TypeError(f"data of event {self.full_name!r} must be {expected}, got {data!r}")
 
-    def has_room(self) -> bool:
+    def _find_room(self) -> bool:
         """Look whether all inboxes have room, and how much there is."""
         least = _MUCH
         for inbox in self.inboxes:
@@ -472,7 +472,7 @@ class Outlet:
         self._room = least
         return True
 
-    def look_for_room(self) -> None:
+    def forget_room(self) -> None:
         """An inbox has got back what was taken out of it: its room isn't known any more."""
         self._room = 0
 
@@ -482,7 +482,7 @@ class Outlet:
         How much room there is at least is known from the last look at all of them: readers only
         make more, so it isn't looked for again before that much is delivered.
         """
-        if not self._room and not self.has_room():
+        if not self._room and not self._find_room():
             return False
         self._room -= 1
         self.triggered += 1

@@ -17,7 +17,7 @@ from typing import Literal, Protocol, TypeVar
 
 import attrs
 import trio
-from trio.lowlevel import wait_task_rescheduled
+from trio.lowlevel import wait_task_rescheduled  # looked up for each event
 
 from trio_modules._backoff import Backoff
 from trio_modules._broadcast import Broadcast
@@ -373,7 +373,7 @@ class ModuleEvents:
             del inbox.readers[this]
             if not inbox.readers:
                 inbox.give_back()
-                hook.event.look_for_room()
+                hook.event.forget_room()
             del self._room.reading[this]
 
     # What comes in the step of a crash is for the next run, so a reader that was woken looks first

@@ -204,7 +204,8 @@ class TaskBoard:
 
     def move(self, now: float | None = None) -> None:
         """Begin what can begin now, and see to it that the next change isn't missed."""
-        self._board.move(trio.current_time() if now is None else now)  # refuses other threads
+        # In another thread this raises, before anything is taken out of the line.
+        self._board.move(trio.current_time() if now is None else now)
         self._set_wake()
 
     def _set_wake(self) -> None:
