@@ -122,12 +122,15 @@ def test_what_is_added_again_has_its_last_time_and_turn() -> None:
     for name, when in [("a", 5.0), ("b", 5.0), ("a", 1.0), ("c", 5.0), ("a", 5.0)]:
         diary.put(when, name)
     assert len(diary.agenda) == 3
-    assert diary.agenda.next_time() == 5
-    diary.put(5.0, "b")
-    diary.put(6.0, "c")
-    assert diary.pop_due(5) == ["a", "b"]
+    assert diary.pop_due(5) == ["b", "c", "a"]
+    for name in "abc":
+        diary.put(7.0, name)
+    assert diary.agenda.next_time() == 7
+    diary.put(7.0, "b")
+    diary.put(8.0, "c")
+    assert diary.pop_due(7) == ["a", "b"]
     assert len(diary.agenda) == diary.agenda.size == 1
-    assert diary.pop_due(6) == ["c"]
+    assert diary.pop_due(8) == ["c"]
 
 
 def test_a_sweep_forgets_no_living_entry() -> None:

@@ -323,6 +323,18 @@ async def test_a_lower_limit_waits_for_those_that_run(autojump_clock: MockClock)
     assert jobs.times == {"0": [0], "1": [0], "2": [0], "3": [6], "4": [7]}
 
 
+async def test_the_wait_for_a_slot_begins_when_a_place_is_free(autojump_clock: MockClock) -> None:
+    """at the end of the task before, and lasts for 30 s, though nothing else happens meanwhile."""
+    jobs = Jobs()
+    async with App(jobs.module, max_concurrent_microtasks=1):
+        for task in jobs.tasks("first second", 10):
+            task.queue()
+        await trio.sleep(5)
+        jobs.module.start_microtask(trio.sleep, 100)
+        await trio.sleep(90)
+    assert jobs.times == {"first": [0], "second": [40]}
+
+
 async def test_overtime_tasks_do_not_block_the_others(autojump_clock: MockClock) -> None:
     """a task that runs for longer than 60 s goes on, and stops holding its place."""
     jobs = Jobs()
