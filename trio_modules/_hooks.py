@@ -401,10 +401,8 @@ class ModuleEvents:
             until = time() + TURN if len(items) > LOOK else never
             inbox.busy += 1
             try:
-                while items:
+                while items and (left or (looks and time() < until)):
                     if not left:
-                        if not looks or time() >= until:
-                            break
                         left, looks = LOOK, looks - 1
                     left -= 1
                     item = items.popleft()

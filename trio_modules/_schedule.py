@@ -83,16 +83,13 @@ class Agenda(Generic[ItemT]):
     Each item keeps the entry by which it is sorted in. Entries and notes that no longer count
     leave when they come up, or all together when they are the greater part, so that they never
     hold more memory than the living ones.
-
-    Attributes:
-        noted: those that have a time and no place yet.
     """
 
-    __slots__ = ("_dead", "_heap", "_number", "noted")
+    __slots__ = ("_dead", "_heap", "_noted", "_number")
 
     def __init__(self) -> None:
         self._heap: list[Entry[ItemT]] = []
-        self.noted: list[ItemT] = []
+        self._noted: list[ItemT] = []
         self._number = itertools.count()
         self._dead = 0
 
@@ -102,14 +99,14 @@ class Agenda(Generic[ItemT]):
     @property
     def size(self) -> int:
         """How many entries and notes it holds, the dropped ones included."""
-        return len(self._heap) + len(self.noted)
+        return len(self._heap) + len(self._noted)
 
     def add(self, item: ItemT, when: float) -> None:
         """The item is due at that time, in place of any other."""
         if item._due is not None:
             self.drop(item)
         item._due = when
-        self.noted.append(item)
+        self._noted.append(item)
 
     def drop(self, item: ItemT) -> None:
         """The item isn't due at any time."""
@@ -117,8 +114,8 @@ class Agenda(Generic[ItemT]):
             return
         item._due = item._entry = None
         self._dead += 1
-        if self._dead > _FEW and self._dead * 2 > len(self._heap) + len(self.noted):
-            self.noted = self._still_noted()
+        if self._dead > _FEW and self._dead * 2 > len(self._heap) + len(self._noted):
+            self._noted = self._still_noted()
             self._heap = [entry for entry in self._heap if entry[2]._entry is entry]
             heapq.heapify(self._heap)
             self._dead = 0
@@ -126,14 +123,14 @@ class Agenda(Generic[ItemT]):
     def _still_noted(self) -> list[ItemT]:
         """Each of the noted that waits to be sorted in, where it was noted last."""
         if not self._dead:
-            return self.noted
-        last = reversed(dict.fromkeys(reversed(self.noted)))
+            return self._noted
+        last = reversed(dict.fromkeys(reversed(self._noted)))
         return [item for item in last if item._due is not None and item._entry is None]
 
     def _sort_in(self) -> None:
         noted, heap = self._still_noted(), self._heap
-        self._dead -= len(self.noted) - len(noted)
-        self.noted = []
+        self._dead -= len(self._noted) - len(noted)
+        self._noted = []
         all_at_once = len(noted) * _MANY > len(heap)
         for item in noted:
             assert item._due is not None
@@ -148,7 +145,7 @@ class Agenda(Generic[ItemT]):
 
     def next_time(self) -> float:
         """When the earliest item is due, infinity without any."""
-        if self.noted:
+        if self._noted:
             self._sort_in()
         heap = self._heap
         while heap and heap[0][2]._entry is not heap[0]:

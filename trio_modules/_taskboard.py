@@ -151,10 +151,7 @@ class TaskBoard:
         task._tasks.pending[task] = None
         if task._extras.retry is not None:
             task._extras.retry = None
-        if task._due is not None:
-            self._agenda.drop(task)
-        task._due = when
-        self._agenda.noted.append(task)  # as `Agenda.add` does it, without the call
+        self._agenda.add(task, when)
         if wall is not None:
             self._by_wall[task] = wall
             self._watch_clock()

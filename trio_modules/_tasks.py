@@ -50,8 +50,6 @@ __all__ = [
 #: Takes the task; which class that is, the face of the module says.
 TaskFn = Callable[..., Awaitable[object]]
 
-_NEVER = math.inf
-
 #: Seconds that a task is queued at most, unless it says otherwise (seed).
 MAX_DELAY = 180.0
 
@@ -393,7 +391,7 @@ class BaseTask(Item):
         if board is None:
             board = tasks.admit(self, "schedule")  # which says why not
         wall = None
-        if type(at) is float and board.entered <= at < _NEVER:
+        if type(at) is float and board.entered <= at < math.inf:
             when = at
         elif at is None:
             self._unschedule(board)
