@@ -36,7 +36,15 @@ from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import Grid, ServiceWorker
 from trio_modules._slots import Priority
 from trio_modules._status import ModuleStatus
-from trio_modules._tasks import BaseTask, Rhythm, TaskModule, check_at, check_misfire, cron_rhythm
+from trio_modules._tasks import (
+    BaseTask,
+    Rhythm,
+    TaskKind,
+    TaskModule,
+    check_at,
+    check_misfire,
+    cron_rhythm,
+)
 from trio_modules._taskwork import DeclaredTask
 from trio_modules._util import (
     Placeholder,
@@ -145,7 +153,6 @@ class Task(BaseTask):
     schedule, and when the module is back it can be used again.
 
     Attributes:
-        name: for logs and reports.
         runs: how many executions have ended, in whatever way.
     """
 
@@ -154,7 +161,7 @@ class Task(BaseTask):
     @property
     def module(self) -> Module:
         """The module that it belongs to."""
-        return _face(self._tasks.module)
+        return _face(self._kind.tasks.module)
 
 
 class Event(BaseEvent[T]):
@@ -834,12 +841,15 @@ class Module:
             TypeError: if the function isn't async or can't be called with the task alone.
         """
         tasks = self._module_part.tasks_made or self._module_part.own_tasks
-        checked = tasks.checked
-        if async_fn is not checked.fn:
-            checked.name_of(async_fn, (_A_TASK,), "new_task")
+        kind = tasks.kind
+        if kind is None or async_fn is not kind.fn:  # thousands of tasks may do the same
+            check_async(async_fn, "new_task")
+            check_call(async_fn, (_A_TASK,), "new_task")
+            kind = tasks.kind = TaskKind(tasks, async_fn, callable_name(async_fn))
         if name is not None:
             check_identifier("name", name)
-        return Task(tasks, async_fn, name or checked.name)
+            kind = TaskKind(tasks, async_fn, name)
+        return Task(kind)
 
     @overload
     def task(
@@ -916,7 +926,8 @@ class Module:
         check_call(async_fn, (_A_TASK, *args), "task")
         rhythm = _rhythm(every, cron, at, timezone, jitter, misfire)
         lasts = self._module_part.lasts_now()
-        task = Task(self._module_part.own_tasks, _with_args(async_fn, args), _label(name, async_fn))
+        tasks, label = self._module_part.own_tasks, _label(name, async_fn)
+        task = Task(TaskKind(tasks, _with_args(async_fn, args), label))
         self._module_part.declare_task(DeclaredTask(task, lasts, rhythm, at, misfire))
         return task
 

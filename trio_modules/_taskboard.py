@@ -127,13 +127,13 @@ class TaskBoard:
             task._run_again(rank)
             return
         now = self.time()
-        task._tasks.pending[task] = None
+        task._kind.tasks.pending[task] = None
         if self._board.enqueue(task, rank, now, task._extras.delay):
             self.move(now)
 
     def line_up(self, task: BaseTask, rank: Rank, now: float) -> None:
         """The task, which isn't being executed, joins the line; `move` has to follow."""
-        task._tasks.pending[task] = None
+        task._kind.tasks.pending[task] = None
         self._board.enqueue(task, rank, now, task._extras.delay)
 
     def rejoin(self, task: BaseTask, rank: Rank, now: float) -> None:
@@ -148,7 +148,7 @@ class TaskBoard:
 
     def schedule(self, task: BaseTask, when: float, wall: datetime | None = None) -> None:
         """The task is due at that time, *wall* being the same on the wall clock if that counts."""
-        task._tasks.pending[task] = None
+        task._kind.tasks.pending[task] = None
         if task._extras.retry is not None:
             task._extras.retry = None
         self._agenda.add(task, when)
@@ -238,7 +238,7 @@ class TaskBoard:
         a timer that rings and a runner that it wakes, a third of what a scheduled task costs.
         """
         first = self._agenda.first
-        if first is None or first._tasks is not owner:
+        if first is None or first._kind.tasks is not owner:
             self.give_time_back(keeper)
         elif self._keeper is None:
             self._keeper = keeper
@@ -272,8 +272,8 @@ class TaskBoard:
         elif task._extras.retry is not None:
             self._try_again(task, now, *task._extras.retry)
         elif task._extras is NO_EXTRAS or self._takes_time(task, late):
-            if task._tasks.at:
-                task._tasks.at.pop(task, None)
+            if task._kind.tasks.at:
+                task._kind.tasks.at.pop(task, None)
             self._join(task, Rank.FRONT, task._scheduled_in, now)
 
     def _takes_time(self, task: BaseTask, late: float) -> bool:
@@ -354,4 +354,4 @@ class TaskBoard:
 
 
 def _begin(task: BaseTask) -> None:
-    task._tasks.begin(task)
+    task._kind.tasks.begin(task)

@@ -38,6 +38,7 @@ __all__ = [
     "Extras",
     "Retry",
     "Rhythm",
+    "TaskKind",
     "TaskModule",
     "TaskOrder",
     "TaskOwner",
@@ -238,6 +239,23 @@ class Extras:
 NO_EXTRAS = Extras()
 
 
+class TaskKind:
+    """What the tasks of a function have in common: each holds this alone, since they may be many.
+
+    Attributes:
+        tasks: of which module they are.
+        fn: what they do.
+        name: their name.
+    """
+
+    __slots__ = ("fn", "name", "tasks")
+
+    def __init__(self, tasks: TaskOwner, fn: TaskFn, name: str) -> None:
+        self.tasks = tasks
+        self.fn = fn
+        self.name = name
+
+
 class BaseTask(Item):
     """All of `Task` but its module, which has a class of a room above."""
 
@@ -246,24 +264,20 @@ class BaseTask(Item):
     __slots__ = (
         "_cancelled",
         "_extras",
-        "_fn",
+        "_kind",
         "_queued_in",
         "_runner",
         "_scheduled_in",
-        "_tasks",
-        "name",
         "runs",
     )
 
     _queued_in: Context
     _scheduled_in: Context
 
-    def __init__(self, tasks: TaskOwner, fn: TaskFn, name: str) -> None:
+    def __init__(self, kind: TaskKind) -> None:
         self._due = self._entry = None
         self._queued = self._cancelled = False
-        self._tasks = tasks
-        self._fn = fn
-        self.name = name
+        self._kind = kind
         self.runs = 0
         self._runner: Execution | None = None
         self._extras = NO_EXTRAS
@@ -275,9 +289,14 @@ class BaseTask(Item):
         return self._extras
 
     def __repr__(self) -> str:
-        return f"<Task {self.name!r} of module {self._tasks.module.name!r}>"
+        return f"<Task {self.name!r} of module {self._kind.tasks.module.name!r}>"
 
     # ------------------------------------------------------------ what it is
+
+    @property
+    def name(self) -> str:
+        """For logs and reports."""
+        return self._kind.name
 
     @property
     def cancelled(self) -> bool:
@@ -325,7 +344,7 @@ class BaseTask(Item):
             ModuleOffline: if the module takes no work now.
             TaskCancelled: if the task was cancelled.
         """
-        tasks = self._tasks
+        tasks = self._kind.tasks
         board = tasks.board if tasks.module.workers.open and not self._cancelled else None
         if board is None:
             board = tasks.admit(self, "queue")  # which says why not
@@ -354,7 +373,7 @@ class BaseTask(Item):
         return self
 
     def _join(self, rank: Rank) -> None:
-        board = self._tasks.admit(self, "queue")
+        board = self._kind.tasks.admit(self, "queue")
         self._queued_in = copy_context()
         board.enqueue(self, rank)
 
@@ -365,7 +384,7 @@ class BaseTask(Item):
             seconds: the time since it was queued; 180 by default, 0 for no limit.
         """
         self._with_extras().delay = check_seconds("seconds", seconds, finite=True)
-        board = self._tasks.board
+        board = self._kind.tasks.board
         if self._queued and board is not None:
             board.set_delay(self)
         return self
@@ -386,7 +405,7 @@ class BaseTask(Item):
             TaskCancelled: if the task was cancelled.
             TypeError, ValueError: if the time isn't usable.
         """
-        tasks = self._tasks
+        tasks = self._kind.tasks
         board = tasks.board if tasks.module.workers.open and not self._cancelled else None
         if board is None:
             board = tasks.admit(self, "schedule")  # which says why not
@@ -419,7 +438,7 @@ class BaseTask(Item):
             TypeError, ValueError: if the time isn't usable.
         """
         after = check_seconds("seconds", seconds, finite=True)
-        self._tasks.admit(self, "schedule")  # outside of a run there is no clock to ask
+        self._kind.tasks.admit(self, "schedule")  # outside of a run there is no clock to ask
         return self.schedule(trio.current_time() + after)
 
     def repeat(self, interval: float | None) -> Self:
@@ -435,7 +454,7 @@ class BaseTask(Item):
             ValueError: if the interval is too small; `Module.every` takes any.
         """
         seconds = check_seconds("interval", interval or 0.0, finite=True)
-        board = self._tasks.admit(self, "repeat")
+        board = self._kind.tasks.admit(self, "repeat")
         if not seconds:
             if self._extras.rhythm is not None:
                 self._extras.rhythm = None
@@ -468,7 +487,7 @@ class BaseTask(Item):
             ImportError: without the extra ``cron``.
         """
         rhythm = cron_rhythm(line, timezone, jitter, misfire)
-        board = self._tasks.admit(self, "repeat")
+        board = self._kind.tasks.admit(self, "repeat")
         self._keep_time(board, rhythm)
         return self
 
@@ -489,14 +508,14 @@ class BaseTask(Item):
         self._decide()
         board.unschedule(self)
         if not self.pending:
-            self._tasks.forget(self, "was taken out of the schedule")
+            self._kind.tasks.forget(self, "was taken out of the schedule")
 
     # ------------------------------------------------------------ end
 
     def cancel(self) -> Self:
         """Cancel it for good: it leaves queue and schedule, its execution is cancelled (seed)."""
         self._cancelled = True
-        tasks = self._tasks
+        tasks = self._kind.tasks
         board = tasks.board
         if board is not None and self._queued:
             board.withdraw(self)
@@ -530,8 +549,8 @@ class BaseTask(Item):
         """
         if not self.pending:
             raise RuntimeError(
-                f"task {self.name!r} of module {self._tasks.module.name!r} can't be waited for: "
-                "it is neither queued nor scheduled nor executing"
+                f"task {self.name!r} of module {self._kind.tasks.module.name!r} can't be waited "
+                "for: it is neither queued nor scheduled nor executing"
             )
         extras = self._with_extras()
         if extras.result is None:

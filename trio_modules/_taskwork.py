@@ -25,8 +25,8 @@ from trio_modules._seam import Seam
 from trio_modules._status import TaskInfo, WorkCounts
 from trio_modules._stepping import OVER, TURN, Rest, first_step
 from trio_modules._taskboard import TaskBoard
-from trio_modules._tasks import NO_EXTRAS, BaseTask, Extras, Retry, Rhythm, TaskModule
-from trio_modules._util import Checked, awaiting
+from trio_modules._tasks import NO_EXTRAS, BaseTask, Extras, Retry, Rhythm, TaskKind, TaskModule
+from trio_modules._util import awaiting
 
 __all__ = ["DeclaredTask", "ModuleTasks"]
 
@@ -62,7 +62,7 @@ class ModuleTasks:
         pending: the tasks that are queued, scheduled or being executed.
         at: the declared tasks whose one time is still to come.
         started, ended: executions in this run of the app.
-        checked: the function that was last found to be a task's.
+        kind: what is shared by tasks of the function that was last found to be right.
     """
 
     def __init__(self, module: TaskModule) -> None:
@@ -78,7 +78,7 @@ class ModuleTasks:
         self._context: Context | None = None
         self._idle: list[_Runner] = []
         self._runners: dict[trio.lowlevel.Task, None] = {}
-        self.checked = Checked()
+        self.kind: TaskKind | None = None
 
     # ------------------------------------------------------------ tasks
 
@@ -277,7 +277,7 @@ class ModuleTasks:
         Returns:
             the rest of it, None if it is over.
         """
-        fn = task._fn
+        fn = task._kind.fn
         if self._seam.interceptors:
             fn = self.module.around("task", task.name, fn)
         coro = fn(task)
@@ -357,13 +357,13 @@ class ModuleTasks:
         else:
             del self.pending[task]
         following = board.take_next(now, task)
-        if following is not None and following._tasks is self and not runner.spent:
+        if following is not None and following._kind.tasks is self and not runner.spent:
             self.execute(following, runner)
             return
         if not runner.spent:
             self._idle.append(runner)
         if following is not None:
-            following._tasks.begin(following)
+            following._kind.tasks.begin(following)
         else:
             board.nobody_follows()
 

@@ -129,26 +129,22 @@ class Checked:
     """The function that was found to be right last: thousands of calls may share one.
 
     It keeps that function alive until there is another.
-
-    Attributes:
-        fn: the function.
-        name: its name.
     """
 
-    __slots__ = ("_count", "fn", "name")
+    __slots__ = ("_count", "_fn", "_name")
 
     def __init__(self) -> None:
-        self.fn: object = self  # which nobody calls
-        self.name = ""
+        self._fn: object = self  # which nobody calls
+        self._name = ""
         self._count = 0
 
     def name_of(self, fn: Callable[..., object], args: tuple[object, ...], what: str) -> str:
         """The name of *fn*; `TypeError` unless it returns a coroutine when called with *args*."""
-        if fn is not self.fn or len(args) != self._count:
+        if fn is not self._fn or len(args) != self._count:
             check_async(fn, what)
             check_call(fn, args, what)
-            self.fn, self._count, self.name = fn, len(args), callable_name(fn)
-        return self.name
+            self._fn, self._count, self._name = fn, len(args), callable_name(fn)
+        return self._name
 
 
 def takes_keyword(fn: Callable[..., object], keyword: str) -> bool:
