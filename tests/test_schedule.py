@@ -47,7 +47,11 @@ class Diary:
 
     def __init__(self) -> None:
         self.items: dict[str, Named] = {}
-        self.agenda: Agenda[Named] = Agenda()
+        self.placed: list[str] = []
+        self.agenda: Agenda[Named] = Agenda(self._sorted_in)
+
+    def _sorted_in(self, items: list[Named]) -> None:
+        self.placed += [item.name for item in items]
 
     def put(self, when: float, name: str) -> None:
         self.agenda.add(self.items.setdefault(name, Named(name)), when)
@@ -80,7 +84,7 @@ def test_the_agenda_gives_the_earliest_first() -> None:
 
 def test_an_empty_agenda_is_never_due() -> None:
     """without any entry the next time is infinity, and nothing is due."""
-    agenda: Agenda[Named] = Agenda()
+    agenda: Agenda[Named] = Agenda(lambda _: None)
     assert agenda.next_time() == math.inf
     assert agenda.pop_due(1e9) == []
     assert len(agenda) == agenda.size == 0
@@ -131,6 +135,21 @@ def test_what_is_added_again_has_its_last_time_and_turn() -> None:
     assert diary.pop_due(7) == ["a", "b"]
     assert len(diary.agenda) == diary.agenda.size == 1
     assert diary.pop_due(8) == ["c"]
+
+
+def test_what_is_sorted_in_is_told() -> None:
+    """each item that has a place is told once for it, and those dropped before never are."""
+    diary = Diary()
+    for name in "abc":
+        diary.put(5.0, name)
+    diary.drop("b")
+    assert diary.placed == []
+    diary.agenda.sort_in()
+    assert diary.placed == ["a", "c"]
+    diary.agenda.sort_in()
+    diary.put(6.0, "d")
+    assert diary.agenda.next_time() == 5
+    assert diary.placed == ["a", "c", "d"]
 
 
 def test_a_sweep_forgets_no_living_entry() -> None:
@@ -466,7 +485,7 @@ class Hall:
         self.names: dict[int, str] = {}
         self.items: dict[str, Item] = {}
         self.came_due: list[str] = []
-        self.board: Board[Item] = Board(limit, self.others, self._due, self._begin)
+        self.board: Board[Item] = Board(limit, self.others, self._due, self._begin, lambda _: None)
 
     def item(self, name: str) -> Item:
         if name not in self.items:

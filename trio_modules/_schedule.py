@@ -83,11 +83,15 @@ class Agenda(Generic[ItemT]):
     Each item keeps the entry by which it is sorted in. Entries and notes that no longer count
     leave when they come up, or all together when they are the greater part, so that they never
     hold more memory than the living ones.
+
+    Args:
+        sorted_in: called with the items that are sorted in.
     """
 
-    __slots__ = ("_dead", "_heap", "_noted", "_number")
+    __slots__ = ("_dead", "_heap", "_noted", "_number", "_sorted_in")
 
-    def __init__(self) -> None:
+    def __init__(self, sorted_in: Callable[[list[ItemT]], None]) -> None:
+        self._sorted_in = sorted_in
         self._heap: list[Entry[ItemT]] = []
         self._noted: list[ItemT] = []
         self._number = itertools.count()
@@ -127,7 +131,10 @@ class Agenda(Generic[ItemT]):
         last = reversed(dict.fromkeys(reversed(self._noted)))
         return [item for item in last if item._due is not None and item._entry is None]
 
-    def _sort_in(self) -> None:
+    def sort_in(self) -> None:
+        """Sort in what is only noted."""
+        if not self._noted:
+            return
         noted, heap = self._still_noted(), self._heap
         self._dead -= len(self._noted) - len(noted)
         self._noted = []
@@ -142,11 +149,12 @@ class Agenda(Generic[ItemT]):
                 heapq.heappush(heap, entry)
         if all_at_once:
             heapq.heapify(heap)
+        self._sorted_in(noted)
 
     def next_time(self) -> float:
         """When the earliest item is due, infinity without any."""
         if self._noted:
-            self._sort_in()
+            self.sort_in()
         heap = self._heap
         while heap and heap[0][2]._entry is not heap[0]:
             heapq.heappop(heap)
@@ -350,6 +358,7 @@ class Board(Generic[ItemT]):
         came_due: called with all items that are due, the earliest first, and the time; it lets
             them join the line, or doesn't.
         begin: called with each item that begins; in the end it is given to `take_next`.
+        sorted_in: called with the items that the agenda sorts in.
 
     Attributes:
         agenda: the items that are due some time.
@@ -375,12 +384,13 @@ class Board(Generic[ItemT]):
         room: Room,
         came_due: Callable[[list[ItemT], float], None],
         begin: Callable[[ItemT], None],
+        sorted_in: Callable[[list[ItemT]], None],
     ) -> None:
         self.limit = limit
         self._room = room
         self._came_due = came_due
         self._begin = begin
-        self.agenda: Agenda[ItemT] = Agenda()
+        self.agenda: Agenda[ItemT] = Agenda(sorted_in)
         self._patience: Patience[ItemT] = Patience()
         self.line: Line[ItemT] = Line()
         self._places: dict[ItemT, float] = {}

@@ -69,7 +69,7 @@ class TaskBoard:
         self.min_interval = min_interval
         self._timers = timers
         self._rng = rng
-        self._board: Board[BaseTask] = Board(limit, room, self._came_due, _begin)
+        self._board: Board[BaseTask] = Board(limit, room, self._came_due, _begin, _are_pending)
         self.take_next = self._board.take_next
         self._agenda = self._board.agenda
         self._line = self._board.line
@@ -147,8 +147,10 @@ class TaskBoard:
         self.move()
 
     def schedule(self, task: BaseTask, when: float, wall: datetime | None = None) -> None:
-        """The task is due at that time, *wall* being the same on the wall clock if that counts."""
-        task._kind.tasks.pending[task] = None
+        """The task is due at that time, *wall* being the same on the wall clock if that counts.
+
+        Its module has it among what is pending by the time `sort_in` returns, if not before.
+        """
         if task._extras.retry is not None:
             task._extras.retry = None
         self._agenda.add(task, when)
@@ -159,6 +161,10 @@ class TaskBoard:
             self._by_wall.pop(task, None)
         if when < self.wake:
             self._wake_at(when)
+
+    def sort_in(self) -> None:
+        """Let each module have all that is due some time among what is pending."""
+        self._agenda.sort_in()
 
     def unschedule(self, task: BaseTask) -> None:
         """The task isn't due at any time."""
@@ -351,6 +357,11 @@ class TaskBoard:
             for task, wall in list(self._by_wall.items()):
                 self.schedule(task, self.clock.to_trio(wall), wall)
         self._watch_clock()
+
+
+def _are_pending(tasks: list[BaseTask]) -> None:
+    for task in tasks:
+        task._kind.tasks.pending[task] = None
 
 
 def _begin(task: BaseTask) -> None:

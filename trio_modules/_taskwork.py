@@ -59,7 +59,8 @@ class ModuleTasks:
     Attributes:
         module: the module.
         board: the app's board, None outside of a running app.
-        pending: the tasks that are queued, scheduled or being executed.
+        pending: the tasks that are queued, scheduled or being executed; those that are scheduled
+            when the board has sorted them in.
         at: the declared tasks whose one time is still to come.
         started, ended: executions in this run of the app.
         kind: what is shared by tasks of the function that was last found to be right.
@@ -122,7 +123,12 @@ class ModuleTasks:
     def infos(self) -> list[TaskInfo]:
         """What is pending or declared, for people."""
         known = dict.fromkeys(declared.task for declared in self._declared)
-        return [_info(task) for task in {**known, **self.pending}]
+        return [_info(task) for task in {**known, **self._all_pending()}]
+
+    def _all_pending(self) -> dict[BaseTask, None]:
+        if self.board is not None:
+            self.board.sort_in()
+        return self.pending
 
     # ------------------------------------------------------------ runs of app and module
 
@@ -149,7 +155,7 @@ class ModuleTasks:
 
     def stop(self, reason: str) -> None:
         """The module stops or has crashed: nothing is pending any more."""
-        for task in list(self.pending):
+        for task in list(self._all_pending()):
             self.withdraw(task)
             if task._extras is not NO_EXTRAS:
                 task._extras.again = task._extras.rhythm = None
