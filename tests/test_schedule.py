@@ -316,16 +316,6 @@ def test_what_was_skipped_is_forgotten() -> None:
     assert queue.all() == ["x"]
 
 
-def test_who_joins_learns_whether_it_is_alone() -> None:
-    """that somebody has to look at the line again is said when there was nobody in it."""
-    line: Line[Named] = Line()
-    first, second = Named("first"), Named("second")
-    assert line.join(first, Rank.PLAIN)
-    assert not line.join(second, Rank.PRIORITIZED)
-    line.leave(first)
-    assert line.join(second, Rank.FRONT)
-
-
 @given(
     st.lists(
         st.tuples(
@@ -535,6 +525,22 @@ def test_as_many_begin_as_there_are_places() -> None:
     hall.release("c")
     assert hall.move() == ["d"]
     assert not hall.board.is_full
+
+
+@pytest.mark.parametrize("rank", Rank)
+def test_who_joins_an_empty_line_is_looked_at(rank: Rank) -> None:
+    """with all places held, that the board is to look again is said to the first in the line."""
+    hall = Hall(limit=1)
+    hall.enqueue("holds the place")
+    hall.move()
+    first, second = hall.item("first"), hall.item("second")
+    assert hall.board.enqueue(first, rank, 1, 0)
+    assert not hall.board.enqueue(second, rank, 1, 0)
+    hall.board.withdraw(first)
+    assert not hall.board.enqueue(first, rank, 1, 0)
+    hall.board.withdraw(first)
+    hall.board.withdraw(second)
+    assert hall.board.enqueue(second, rank, 1, 0)
 
 
 def test_who_has_ended_gives_its_place_to_the_next() -> None:

@@ -35,6 +35,7 @@ from trio_modules import (
     current_app,
     current_module,
 )
+from trio_modules._context import snapshot
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -2226,6 +2227,83 @@ async def test_executions_of_a_shared_runner_are_isolated(autojump_clock: MockCl
             m.new_task(painter.run).queue()
         await trio.sleep(10)
     assert painter.seen == ["a", "b", "c"]
+
+
+class Touchy:
+    """A value that equals all others, and says so if it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __eq__(self, other: object) -> bool:
+        self.asked += 1
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+value: ContextVar[object] = ContextVar("value")
+
+
+def test_a_context_is_copied_once_while_nothing_is_set() -> None:
+    """what was copied before is used again until a variable is set, be it to an equal value."""
+    values = Touchy(), Touchy()
+    first = snapshot(None)
+    assert snapshot(first) is first
+    value.set(values[0])
+    second = snapshot(first)
+    assert second is not first
+    assert value not in first
+    assert second[value] is values[0]
+    value.set(values[1])
+    third = snapshot(second)
+    assert third[value] is values[1]
+    assert snapshot(third) is third
+    assert [each.asked for each in values] == [0, 0]
+
+
+@pytest.mark.parametrize("how", ["queue", "queue_prioritized", "schedule"])
+async def test_tasks_that_are_ordered_together_share_a_copy(
+    autojump_clock: MockClock, how: str
+) -> None:
+    """a thousand of one piece of code hold one copy of its context, and still see what it set."""
+    seen: list[object] = []
+    m = Module("m")
+
+    async def look(task: Task) -> None:
+        await trio.lowlevel.checkpoint()
+        seen.append(value.get())
+        value.set("spilt")
+
+    values = [object(), object()]
+    async with App(m):
+        tasks = []
+        for each in values:
+            value.set(each)
+            for _ in range(10):
+                tasks.append(task := m.new_task(look))
+                task.schedule_after(5) if how == "schedule" else getattr(task, how)()
+        slot = "_scheduled_in" if how == "schedule" else "_queued_in"
+        assert len({id(getattr(task, slot)) for task in tasks}) == 2
+        await trio.sleep(10)
+    assert sorted(map(id, seen)) == sorted([*map(id, values)] * 10)
+
+
+@pytest.mark.parametrize("how", ["queue", "schedule", "cancelled"])
+async def test_nobody_but_tasks_keeps_a_context(autojump_clock: MockClock, how: str) -> None:
+    """what a starter has set goes with the last task that may see it, while the app runs on."""
+    m = Module("m")
+    async with App(m) as app:
+        task = m.new_task(nothing)
+        task.queue() if how == "queue" else task.schedule_after(5)
+        kept = weakref.ref(task._queued_in if how == "queue" else task._scheduled_in)
+        if how == "cancelled":
+            app.status()
+            task.cancel()
+        await trio.sleep(10)
+        task._queued_in = task._scheduled_in = snapshot(None)
+        gc.collect()
+        assert kept() is None
 
 
 async def test_a_retry_runs_in_the_context_of_what_it_repeats(autojump_clock: MockClock) -> None:

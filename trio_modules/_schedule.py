@@ -209,19 +209,14 @@ class Line(Generic[ItemT]):
         """How many entries it holds, those to be skipped included."""
         return len(self._prioritized) + len(self._plain)
 
-    def join(self, item: ItemT, rank: Rank) -> bool:
-        """Let *item* join, or move up if it is in the line already; it never moves back.
-
-        Returns:
-            whether it is alone there.
-        """
+    def join(self, item: ItemT, rank: Rank) -> None:
+        """Let *item* join, or move up if it is in the line already; it never moves back."""
         if rank is not Rank.PLAIN:
             self._join_prioritized(item, rank)
         elif not item._queued:
             item._queued = True
             self.count += 1
             self._plain.append(item)
-        return self.count == 1
 
     def _join_prioritized(self, item: ItemT, rank: Rank) -> None:
         if not item._queued:
@@ -404,14 +399,20 @@ class Board(Generic[ItemT]):
         Returns:
             whether `move` is needed, or `next_time` may be earlier than it was.
         """
+        line = self.line
         if item._queued:
-            self.line.join(item, rank)
+            line.join(item, rank)
             return False
         item._since = now
         item._latest = now + max_delay if max_delay else math.inf
-        is_first = self.line.join(item, rank)
-        is_urgent = self._patience.note(item, self.line.count)
-        return is_urgent or is_first or len(self._places) < self.limit
+        if rank is Rank.PLAIN:  # as `join` does it, without the call
+            item._queued = True
+            line.count += 1
+            line._plain.append(item)
+        else:
+            line.join(item, rank)
+        is_urgent = self._patience.note(item, line.count)
+        return is_urgent or line.count == 1 or len(self._places) < self.limit
 
     def set_delay(self, item: ItemT, max_delay: float) -> None:
         """How long the item, which is in the line, waits at most since it joined."""

@@ -48,6 +48,8 @@ class TaskBoard:
     Attributes:
         entered: when the app was entered, on Trio's clock.
         clock: the wall clock.
+        context: in which a task was ordered last, for others that are ordered in the same; until
+            an execution ends, or the schedules are sorted in.
         min_interval: the smallest interval of a repetition.
         wake: when `move` is needed at the latest; infinity: never.
         take_next: `Board.take_next`; if nobody is next, `nobody_follows` has to be called.
@@ -66,10 +68,11 @@ class TaskBoard:
         self.time = trio.lowlevel.current_clock().current_time
         self.entered = self.time()
         self.clock = clock
+        self.context: Context | None = None
         self.min_interval = min_interval
         self._timers = timers
         self._rng = rng
-        self._board: Board[BaseTask] = Board(limit, room, self._came_due, _begin, _are_pending)
+        self._board: Board[BaseTask] = Board(limit, room, self._came_due, _begin, self._are_pending)
         self.take_next = self._board.take_next
         self._agenda = self._board.agenda
         self._line = self._board.line
@@ -165,6 +168,11 @@ class TaskBoard:
     def sort_in(self) -> None:
         """Let each module have all that is due some time among what is pending."""
         self._agenda.sort_in()
+
+    def _are_pending(self, tasks: list[BaseTask]) -> None:
+        self.context = None
+        for task in tasks:
+            task._kind.tasks.pending[task] = None
 
     def unschedule(self, task: BaseTask) -> None:
         """The task isn't due at any time."""
@@ -357,11 +365,6 @@ class TaskBoard:
             for task, wall in list(self._by_wall.items()):
                 self.schedule(task, self.clock.to_trio(wall), wall)
         self._watch_clock()
-
-
-def _are_pending(tasks: list[BaseTask]) -> None:
-    for task in tasks:
-        task._kind.tasks.pending[task] = None
 
 
 def _begin(task: BaseTask) -> None:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
 import trio
 
-from trio_modules._context import HasMainTask
+from trio_modules._context import HasMainTask, snapshot
 from trio_modules._cron import Cron, check_zone
 from trio_modules._exceptions import TaskFailed
 from trio_modules._schedule import Item, Rank
@@ -137,6 +137,8 @@ class Execution(Protocol):
 
 class TaskOrder(Protocol):
     """What says whose turn it is, as a task sees it."""
+
+    context: Context | None
 
     @property
     def entered(self) -> float: ...
@@ -348,7 +350,7 @@ class BaseTask(Item):
         board = tasks.board if tasks.module.workers.open and not self._cancelled else None
         if board is None:
             board = tasks.admit(self, "queue")  # which says why not
-        self._queued_in = copy_context()
+        self._queued_in = board.context = snapshot(board.context)
         board.enqueue(self, Rank.PLAIN)
         return self
 
@@ -374,7 +376,7 @@ class BaseTask(Item):
 
     def _join(self, rank: Rank) -> None:
         board = self._kind.tasks.admit(self, "queue")
-        self._queued_in = copy_context()
+        self._queued_in = board.context = snapshot(board.context)
         board.enqueue(self, rank)
 
     def max_delay(self, seconds: float) -> Self:
@@ -420,7 +422,7 @@ class BaseTask(Item):
             when, wall = board.clock.to_trio(at), at
         else:
             when = board.check_time(at)
-        self._scheduled_in = copy_context()
+        self._scheduled_in = board.context = snapshot(board.context)
         if self._runner is not None or self._extras is not NO_EXTRAS:
             self._decide()
         board.schedule(self, when, wall)
@@ -494,7 +496,7 @@ class BaseTask(Item):
     def _keep_time(self, board: TaskOrder, rhythm: Rhythm) -> None:
         extras = self._with_extras()
         extras.rhythm, extras.moment = rhythm, None
-        self._scheduled_in = copy_context()
+        self._scheduled_in = board.context = snapshot(board.context)
         if self._runner is None or rhythm.cron is not None:
             board.plan_next(self, rhythm)
 

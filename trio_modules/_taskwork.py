@@ -352,7 +352,7 @@ class ModuleTasks:
         """An execution has ended: what comes next of this task, and of all."""
         board = self.board
         assert board is not None
-        task._runner = None
+        board.context = task._runner = None
         task.runs += 1
         self.ended += 1
         now = board.time()
@@ -364,7 +364,11 @@ class ModuleTasks:
             del self.pending[task]
         following = board.take_next(now, task)
         if following is not None and following._kind.tasks is self and not runner.spent:
-            self.execute(following, runner)
+            if following._extras is not NO_EXTRAS:  # as `execute` does it, without the call
+                self._begins(following, following._extras)
+            self.started += 1
+            following._runner = runner
+            runner.task = following
             return
         if not runner.spent:
             self._idle.append(runner)
@@ -522,7 +526,7 @@ class _Runner:
             if task is None or task._since > until:  # it was taken when the one before had ended
                 return None
             self.task = None
-            this.name = task.name
+            this.name = task._kind.name
             try:
                 rest = tasks.first_step(task)
             except BaseException as exc:
