@@ -26,6 +26,7 @@ from trio_modules import (
     current_app,
     current_module,
 )
+from trio_modules.testing._scheduling import all_tasks
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -242,6 +243,38 @@ async def test_a_workers_name(autojump_clock: MockClock) -> None:
 
 
 # --- cancel_scope --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "is cancelled"])
+async def test_the_frames_of_a_worker(autojump_clock: MockClock, end: str) -> None:
+    """a walk over its frames says that it has not begun, then where it waits, and ends with it."""
+    m = Module("m")
+
+    async def work() -> None:
+        await inner()
+
+    async def inner() -> None:
+        await trio.sleep(1)
+        if end == "raises":
+            raise ValueError("boom")
+        if end == "is cancelled":
+            await trio.sleep_forever()
+
+    def calls() -> list[str]:
+        return [frame.f_code.co_name for frame, _ in task.iter_await_frames()]
+
+    async with App(m) as app:
+        m.start_worker(work)
+        task = next(task for task in all_tasks() if task.name == "work")
+        frames_are_made_when_asked_for = sys.version_info >= (3, 11)
+        assert calls() == ["_not_begun" if frames_are_made_when_asked_for else "work"]
+        await let_run()
+        assert calls()[:3] == ["work", "inner", "sleep"]
+        await trio.sleep(2)
+        assert running(app, "m") == (end == "is cancelled")
+    coro: Any = task.coro
+    assert coro.cr_frame is None
+    assert coro.cr_await is None
 
 
 async def test_a_cancel_scope_ends_one_worker(autojump_clock: MockClock) -> None:

@@ -7,9 +7,10 @@ own, which a stop cancels, and the stop waits until it has left.
 
 from __future__ import annotations
 
-import operator
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import copy_context
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import trio
@@ -436,12 +437,28 @@ class Workers:
         self._all_left = None
 
 
+async def _ended() -> None:
+    """What a worker is when it is over."""
+
+
+_ENDED = _ended()
+_ENDED.close()
+
+
+def _not_begun() -> Iterator[None]:
+    yield  # its own frames are there with its first step
+
+
+_STAND_IN = _not_begun()
+next(_STAND_IN)
+
+
 class _Contained(Coroutine[object, object, None]):
     """The coroutine of a worker, whose exceptions end here.
 
     It is a task's outermost one, and there may be a hundred thousand: a second real coroutine
     around the worker's own would cost four times as much. Whoever walks the stack of the task
-    sees the worker's own frames.
+    sees the worker's own frames, as soon as it has begun.
     """
 
     __slots__ = ("_coro", "_workers")
@@ -450,14 +467,28 @@ class _Contained(Coroutine[object, object, None]):
         self._workers = workers
         self._coro = coro
 
-    # Trio takes what has no frame for code that isn't Python.
-    cr_frame = property(operator.attrgetter("_coro.cr_frame"))
-    cr_await = property(operator.attrgetter("_coro.cr_await"))
+    @property
+    def cr_frame(self) -> FrameType | None:
+        """Its frame; one that stands in for it until it has begun.
+
+        Trio asks for it when it makes the task, since it takes what has none for code that isn't
+        Python. A coroutine makes its frame an object when it is asked for it, which costs as much
+        as all that is ours of a worker, most of it when the garbage collector comes along.
+        """
+        coro: Any = self._coro
+        if sys.version_info < (3, 11) or coro.cr_suspended or coro.cr_running:
+            return cast("FrameType | None", coro.cr_frame)
+        return None if coro is _ENDED else _STAND_IN.gi_frame
+
+    @property
+    def cr_await(self) -> object:
+        return cast("Any", self._coro).cr_await
 
     def send(self, value: object) -> object:
         try:
             return self._coro.send(value)
         except StopIteration:
+            self._coro = _ENDED  # as `_end` does it, without the call
             self._workers.ended += 1
             raise
         except BaseException as exc:
@@ -468,7 +499,7 @@ class _Contained(Coroutine[object, object, None]):
         try:
             return self._coro.throw(*exc_info)
         except StopIteration:
-            self._workers.ended += 1
+            self._end()
             raise
         except BaseException as exc:
             self._fail(exc)
@@ -478,7 +509,11 @@ class _Contained(Coroutine[object, object, None]):
         try:
             self._workers.failed(exc)
         finally:
-            self._workers.ended += 1
+            self._end()
+
+    def _end(self) -> None:
+        self._coro = _ENDED
+        self._workers.ended += 1
 
     def close(self) -> None:
         self._coro.close()
