@@ -185,7 +185,7 @@ FAULTS = (
         "a worker that fails isn't counted as ended",
         "_workers",
         "        try:\n            self._workers.failed(exc)\n        finally:\n"
-        "            self._workers.ended += 1\n",
+        "            self._end()\n",
         "        self._workers.failed(exc)\n",
     ),
     Fault(
@@ -319,6 +319,12 @@ FAULTS = (
         "            self.withdraw(task)\n            if task._extras is not NO_EXTRAS:\n"
         "                task._extras.again",
         "            if task._extras is not NO_EXTRAS:\n                task._extras.again",
+    ),
+    Fault(
+        "a stop forgets what was scheduled last",
+        "_taskwork",
+        "        if self.board is not None:\n            self.board.sort_in()\n",
+        "",
     ),
     Fault(
         "attempts aren't counted",
