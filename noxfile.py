@@ -141,7 +141,7 @@ def output(session: nox.Session) -> tuple[list[str], list[str]]:
 def bench(session: nox.Session) -> None:
     """Measure the package beside raw Trio and its peers; arguments after -- name benchmarks.
 
-    ``--quick``, ``--wall``, ``--dev`` and ``--gc-freeze`` say how, and ``--keep`` has the figures
+    ``--quick``, ``--wall``, ``--dev`` and ``--gc`` say how, and ``--keep`` has the figures
     replace those that the documentation shows.
     """
     install_package(session, "bench")

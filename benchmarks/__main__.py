@@ -31,7 +31,7 @@ from benchmarks.measuring import QUICK_PART, SCALES, Result, Work, measure
 from benchmarks.page import write
 from benchmarks.peering import Team, team
 from benchmarks.picture import ratios_picture
-from benchmarks.stopwatch import use_the_wall
+from benchmarks.stopwatch import COLLECTORS, use_the_wall
 
 WORKS: tuple[Work, ...] = (
     *start_stop.WORKS,
@@ -57,16 +57,12 @@ def main() -> None:
         os.execv(sys.executable, command)
     if options.wall:
         use_the_wall()
-    arguments = [f"--{name}" for name in ("wall", "gc-freeze") if getattr(options, under(name))]
+    arguments = ["--gc", options.gc, *(["--wall"] if options.wall else [])]
     with team(options.peers, arguments) if options.peers else nullcontext(Team()) as peers:
         results = run(options, peers)
         record = recorded(results, peers, options)
     if options.output:
         write(options.output, "results", record, ratios_picture(record))
-
-
-def under(name: str) -> str:
-    return name.replace("-", "_")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,7 +71,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, once")
     parser.add_argument("--wall", action="store_true", help="the time that passes, not the CPU's")
     parser.add_argument("--dev", action="store_true", help="under python -X dev")
-    parser.add_argument("--gc-freeze", action="store_true", help="collect no garbage meanwhile")
+    parser.add_argument(
+        "--gc", choices=COLLECTORS, default="on", help="what the garbage collector does meanwhile"
+    )
     parser.add_argument(
         "--peers", type=Path, metavar="DIR", help="install the peers in DIR, and measure them, too"
     )
@@ -98,7 +96,7 @@ def run(options: argparse.Namespace, peers: Team) -> list[Result]:
         if not options.names or work.name in options.names:
             part = QUICK_PART if options.quick else 1
             able = peers.who_can(work.kind or work.name)
-            results.append(measure(work, able, part=part, frozen=options.gc_freeze))
+            results.append(measure(work, able, part=part, collector=options.gc))
             print(row(results[-1]), flush=True)
     return results
 
@@ -142,7 +140,7 @@ def recorded(results: list[Result], peers: Team, options: argparse.Namespace) ->
         "machine": platform.machine(),
         "clock": "wall" if options.wall else "processor",
         "development mode": sys.flags.dev_mode,
-        "collector frozen": options.gc_freeze,
+        "collector": options.gc,
         "quick": options.quick,
         "peers": {peer.name: peer.version for peer in peers.contestants},
         "missing": peers.missing or {},

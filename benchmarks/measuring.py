@@ -79,14 +79,14 @@ class Result:
 
 
 def measure(
-    work: Work, peers: Sequence[Contestant] = (), *, part: int = 1, frozen: bool = False
+    work: Work, peers: Sequence[Contestant] = (), *, part: int = 1, collector: str = "on"
 ) -> Result:
     """Measure a part of the work; a peer that fails once takes part no more."""
     kind, size = work.kind or work.name, work.size // part
     sizes = {"ours": size, "floor": (work.floor_size or work.size) // part}
     runs: dict[str, Callable[[int, int], float]] = {
-        "ours": partial(_mean, work, work.ours, frozen=frozen),
-        "floor": partial(_mean, work, work.floor, frozen=frozen),
+        "ours": partial(_mean, work, work.ours, collector),
+        "floor": partial(_mean, work, work.floor, collector),
     }
     items = dict.fromkeys(runs, work.items // part)
     for peer in peers:
@@ -107,8 +107,8 @@ def measure(
     return Result(work, {name: each[1:] for name, each in costs.items()}, sizes, failed)
 
 
-def _mean(work: Work, cost: Measure, size: int, times: int, *, frozen: bool) -> float:
-    with fair_round(frozen=frozen):
+def _mean(work: Work, cost: Measure, collector: str, size: int, times: int) -> float:
+    with fair_round(collector):
         return statistics.fmean(_run(work, cost, size) for _ in range(times))
 
 

@@ -25,15 +25,21 @@ def use_the_wall() -> None:
     _Clock.source = staticmethod(perf_counter)
 
 
+#: What the garbage collector does in a round: its work, its work without looking at what was there
+#: before, or nothing.
+COLLECTORS = ("on", "frozen", "off")
+
+
 @contextmanager
-def fair_round(*, frozen: bool = False) -> Iterator[None]:
-    """Begin without garbage; with *frozen* the collector touches nothing in the block."""
+def fair_round(collector: str = "on") -> Iterator[None]:
+    """Begin without garbage, with the collector as `COLLECTORS` says, for as long as the block."""
     gc.collect()
-    if not frozen:
+    if collector == "on":
         yield
         return
     gc.freeze()
-    gc.disable()
+    if collector == "off":
+        gc.disable()
     try:
         yield
     finally:

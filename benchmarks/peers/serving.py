@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from statistics import fmean
 
-from benchmarks.stopwatch import fair_round, use_the_wall
+from benchmarks.stopwatch import COLLECTORS, fair_round, use_the_wall
 
 Measure = Callable[[int], Awaitable[float]]
 
@@ -32,7 +32,7 @@ def serve(
     """Answer until nothing more is asked; what a peer prints goes to stderr."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--wall", action="store_true")
-    parser.add_argument("--gc-freeze", action="store_true")
+    parser.add_argument("--gc", choices=COLLECTORS, default="on")
     options = parser.parse_args()
     if options.wall:
         use_the_wall()
@@ -45,5 +45,5 @@ def serve(
     answer({"version": installed, "works": {name: work.most for name, work in works.items()}})
     for line in sys.stdin:
         name, size, times = json.loads(line)
-        with fair_round(frozen=options.gc_freeze):
+        with fair_round(options.gc):
             answer(fmean(run(works[name].measure, size) for _ in range(times)))
