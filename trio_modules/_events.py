@@ -26,6 +26,7 @@ from trio_modules._broadcast import Broadcast
 from trio_modules._context import HasMainTask, current_owner
 from trio_modules._exceptions import EventDeadlock, ModuleOffline
 from trio_modules._status import HookInfo, ModuleStatus
+from trio_modules._stepping import WOKEN
 
 __all__ = [
     "BaseEvent",
@@ -267,7 +268,7 @@ class Inbox:
             self._beside += 1
             sender.done(self)
             if self.parked:
-                reschedule(self.parked.pop())
+                reschedule(self.parked.pop(), WOKEN)
 
     def take(self, count: int) -> tuple[int, list[object]]:
         """Take the next ones out; the number of the taking, and what it was."""
@@ -353,7 +354,7 @@ class _Sender:
         self._unblock(inbox)
         del self._inboxes[inbox]
         if not self._inboxes:
-            reschedule(self._task)
+            reschedule(self._task, WOKEN)
 
     def _give_up(self, _: object) -> trio.lowlevel.Abort:
         for inbox in self._inboxes:
@@ -489,7 +490,7 @@ class Outlet:
         for inbox in self.inboxes:
             inbox.items.append(item)
             if inbox.parked:
-                reschedule(inbox.parked.pop())
+                reschedule(inbox.parked.pop(), WOKEN)
         if self.watched:
             self._tell(item)
         return True
@@ -507,7 +508,7 @@ class Outlet:
             elif len(inbox.items) < inbox.size or inbox.make_room():
                 inbox.items.append(item)
                 if inbox.parked:
-                    reschedule(inbox.parked.pop())
+                    reschedule(inbox.parked.pop(), WOKEN)
         if self.watched:
             self._tell(item)
 

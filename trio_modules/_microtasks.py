@@ -28,7 +28,7 @@ from trio_modules._reporting import Reporter, take_apart
 from trio_modules._seam import AnyAsyncFn, Seam
 from trio_modules._slots import Priority, SlotOrder, Waiter
 from trio_modules._status import MicrotaskInfo
-from trio_modules._stepping import TURN, begin
+from trio_modules._stepping import TURN, WOKEN, begin
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import Checked, awaiting, check_seconds
 from trio_modules._workers import Guest, Workers
@@ -117,7 +117,7 @@ class _Parked(Waiter):
         await trio.lowlevel.wait_task_rescheduled(self._give_up)
 
     def grant(self) -> None:
-        trio.lowlevel.reschedule(self._task)
+        trio.lowlevel.reschedule(self._task, WOKEN)
 
     def _give_up(self, _: object) -> trio.lowlevel.Abort:
         self._slots.order.give_up(self)

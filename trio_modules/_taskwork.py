@@ -23,7 +23,7 @@ from trio_modules._reporting import Caught, Reporter, take_apart
 from trio_modules._schedule import Rank
 from trio_modules._seam import Seam
 from trio_modules._status import TaskInfo, WorkCounts
-from trio_modules._stepping import OVER, TURN, Rest, first_step
+from trio_modules._stepping import OVER, TURN, WOKEN, Rest, first_step
 from trio_modules._taskboard import TaskBoard
 from trio_modules._tasks import NO_EXTRAS, BaseTask, Extras, Retry, Rhythm, TaskKind, TaskModule
 from trio_modules._util import awaiting
@@ -456,7 +456,7 @@ class _Runner:
         """There is a task, and it is parked."""
         parked, self.parked = self.parked, None
         assert parked is not None
-        trio.lowlevel.reschedule(parked)
+        trio.lowlevel.reschedule(parked, WOKEN)
 
     def cancel(self, reason: str) -> None:
         """Cancel what is being executed."""

@@ -388,7 +388,7 @@ FAULTS = (
         "who waited for room doesn't wake an idle reader",
         "_events",
         "            sender.done(self)\n            if self.parked:\n"
-        "                reschedule(self.parked.pop())\n",
+        "                reschedule(self.parked.pop(), WOKEN)\n",
         "            sender.done(self)\n",
     ),
     Fault(
