@@ -97,21 +97,27 @@ def missing_peers(record: Record) -> str:
 
 
 def scaling_table(record: Record) -> str:
-    """Return a row for each curve: its values, and whether it is flat."""
+    """Return rows for each curve, with and without the collector: its values, if it is flat."""
     head = ["curve", "sizes", "ours", "grows by", "raw Trio", "grows by", "flat within 1.5"]
     rows = []
     for curve in record["curves"]:
-        ours, floor = growth(curve["ours"]), growth(curve["floor"])
-        rows.append([
-            f"{curve['title']}, {curve['unit']}",
-            f"{curve['sizes'][0]:,} to {curve['sizes'][-1]:,}",
-            " ".join(f"{value:.3g}" for value in curve["ours"]),
-            f"{ours:.2f}",
-            " ".join(f"{value:.3g}" for value in curve["floor"]),
-            f"{floor:.2f}",
-            "yes" if ours <= FLAT else "no",
-        ])  # fmt: skip
+        sizes = f"{curve['sizes'][0]:,} to {curve['sizes'][-1]:,}"
+        name = f"{curve['title']}, {curve['unit']}"
+        rows.append([name, sizes, *scaling_cells(curve)])
+        if "collector off" in curve:
+            rows.append([f"{name}, collector off", sizes, *scaling_cells(curve["collector off"])])
     return table(head, rows)
+
+
+def scaling_cells(values: Mapping[str, list[float]]) -> list[str]:
+    ours, floor = growth(values["ours"]), growth(values["floor"])
+    return [
+        " ".join(f"{value:.3g}" for value in values["ours"]),
+        f"{ours:.2f}",
+        " ".join(f"{value:.3g}" for value in values["floor"]),
+        f"{floor:.2f}",
+        "yes" if ours <= FLAT else "no",
+    ]
 
 
 def growth(values: list[float]) -> float:

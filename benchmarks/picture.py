@@ -150,13 +150,24 @@ def key(x: float, y: float) -> list[str]:
         text(x + 15, y, "ours"),
         dot(x + 65, y - 4, 5, "#7f8c8d", "raw Trio"),
         text(x + 75, y, "raw Trio"),
+        text(x + 145, y, "dashed: with the garbage collector off"),
     ]
+
+
+def drawn_series(curve: Record) -> list[tuple[str, list[float], str, str]]:
+    """Return the lines of a panel: name, values, colour, and how it is dashed."""
+    colours = {"ours": OURS, "floor": "#7f8c8d"}
+    series = [(name, curve[name], colour, "") for name, colour in colours.items()]
+    for name, values in curve.get("collector off", {}).items():
+        tip = f"{name}, collector off"
+        series.append((tip, values, colours[name], " stroke-dasharray='4 3'"))
+    return series
 
 
 def panel(curve: Record, left: float, top: float) -> list[str]:
     sizes = [float(size) for size in curve["sizes"]]
-    series = {"ours": (curve["ours"], OURS), "floor": (curve["floor"], "#7f8c8d")}
-    low, high = around([*curve["ours"], *curve["floor"]])
+    series = drawn_series(curve)
+    low, high = around([value for _, values, _, _ in series for value in values])
     across = log_scale(min(sizes), max(sizes), left, PANEL_WIDTH)
     up = log_scale(low, high, top + PANEL_HEIGHT, -PANEL_HEIGHT)
     parts = [text(left, top - 10, f"{curve['title']}, {curve['unit']}")]
@@ -170,10 +181,10 @@ def panel(curve: Record, left: float, top: float) -> list[str]:
         x, bottom = across(size), top + PANEL_HEIGHT
         words = f"{int(size):,}"
         parts += [line(x, top, x, bottom, FAINT), text(x, bottom + 16, words, anchor="middle")]
-    for name, (values, colour) in series.items():
+    for name, values, colour, dashes in series:
         points = [(across(size), up(value)) for size, value in zip(sizes, values, strict=True)]
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f"<polyline points='{corners}' fill='none' stroke='{colour}'/>")
+        parts.append(f"<polyline points='{corners}' fill='none' stroke='{colour}'{dashes}/>")
         tips = [f"{name}: {value:g} {curve['unit']}" for value in values]
         parts += [dot(x, y, 3, colour, tip) for (x, y), tip in zip(points, tips, strict=True)]
     return parts

@@ -3,6 +3,9 @@
 Modules, workers, hooks and queued tasks from 100 to 100,000, schedules to 1,000,000; each beside
 the same in raw Trio, which isn't flat itself: what doesn't fit into the processor's caches costs
 more. A curve is flat if at no size an item costs more than 1.5 times what it costs at a smaller.
+
+Times are measured twice: as they are, and with the garbage collector off, whose work grows with
+all that the process holds.
 """
 
 from __future__ import annotations
@@ -196,22 +199,28 @@ def main() -> None:
 def drawn(curve: Curve, most: int, items: int = ITEMS) -> dict[str, Any]:
     """Measure the points of a curve, and print them."""
     sizes = [size for size in curve.sizes if size <= most]
-    points = [point(curve, size, items) for size in sizes]
+    result: dict[str, Any] = {"title": curve.title, "unit": curve.unit, "sizes": sizes}
+    result |= values(curve, sizes, items, "on")
+    if curve.unit != "B":
+        result["collector off"] = values(curve, sizes, items, "off")
+    return result
+
+
+def values(
+    curve: Curve, sizes: Sequence[int], items: int, collector: str
+) -> dict[str, list[float]]:
+    """What an item costs at each size, ours and in raw Trio."""
+    points = [point(curve, size, items, collector) for size in sizes]
     ours, floor = ([pair[side] for pair in points] for side in (0, 1))
+    name = curve.name if collector == "on" else f"{curve.name}, no gc"
     for size, mine, other in zip(sizes, ours, floor, strict=True):
-        print(f"{curve.name:<18} {size:>9,} {mine:>10.2f} {other:>10.2f}", flush=True)
+        print(f"{name:<24} {size:>9,} {mine:>10.2f} {other:>10.2f}", flush=True)
     verdict = "flat" if growth(ours) <= FLAT else "not flat"
-    print(f"{curve.name:<18} grows by  {growth(ours):>10.2f} {growth(floor):>10.2f}  {verdict}")
-    return {
-        "title": curve.title,
-        "unit": curve.unit,
-        "sizes": sizes,
-        "ours": ours,
-        "floor": floor,
-    }
+    print(f"{name:<24} grows by  {growth(ours):>10.2f} {growth(floor):>10.2f}  {verdict}")
+    return {"ours": ours, "floor": floor}
 
 
-def point(curve: Curve, size: int, items: int) -> tuple[float, float]:
+def point(curve: Curve, size: int, items: int, collector: str) -> tuple[float, float]:
     """Return what an item costs where there are so many; memory is the same each time."""
     is_memory = curve.unit == "B"
     work = Work(
@@ -223,7 +232,7 @@ def point(curve: Curve, size: int, items: int) -> tuple[float, float]:
         repetitions=1 if is_memory else REPETITIONS,
         items=1 if is_memory else items,
     )
-    costs = measure(work).costs
+    costs = measure(work, collector=collector).costs
     ours, floor = (statistics.median(costs[side]) * SCALES[curve.unit] for side in costs)
     return float(f"{ours:.4g}"), float(f"{floor:.4g}")
 

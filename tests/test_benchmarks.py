@@ -51,6 +51,7 @@ def test_each_curve_is_drawn(curve: Curve, capsys: pytest.CaptureFixture[str]) -
     drawn = scaling.drawn(curve, 100, items=1)
     assert drawn["sizes"] == [100]
     assert min(drawn["ours"] + drawn["floor"]) > 0
+    assert ("collector off" in drawn) == (curve.unit != "B")
     assert "  flat" in capsys.readouterr().out
 
 
@@ -129,10 +130,15 @@ def test_the_documentation_shows_the_results_that_are_kept() -> None:
 def test_the_documentation_shows_curves_and_whether_they_are_flat() -> None:
     """A curve has a panel in the picture, and a row that says by how much it grows."""
     curve = {"title": "modules", "unit": "µs", "sizes": [100, 1_000]}
-    record = {"curves": [curve | {"ours": [10.0, 20.0], "floor": [10.0, 9.0]}]}
-    assert "| 10 20 | 2.00 | 10 9 | 1.00 | no |" in page.scaling_table(record)
+    curve |= {"ours": [10.0, 20.0], "floor": [10.0, 9.0]}
+    still = {"ours": [9.0, 8.0], "floor": [1.0, 3.0]}
+    record = {"curves": [curve, curve | {"collector off": still}]}
+    table = page.scaling_table(record)
+    assert table.count("| 10 20 | 2.00 | 10 9 | 1.00 | no |") == 2
+    assert table.count("modules, µs, collector off |") == 1
+    assert "| 9 8 | 1.00 | 1 3 | 3.00 | yes |" in table
     drawn = ET.fromstring(picture.curves_picture(record))
-    assert len(list(drawn.iter(f"{SVG}polyline"))) == 2
+    assert len(list(drawn.iter(f"{SVG}polyline"))) == 2 + 4
 
 
 def test_the_documentation_shows_counts_for_each_python() -> None:
