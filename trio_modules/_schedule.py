@@ -85,7 +85,7 @@ class Agenda(Generic[ItemT]):
     hold more memory than the living ones.
 
     Args:
-        sorted_in: called with the items that are sorted in.
+        sorted_in: called with the items that are being sorted in.
     """
 
     __slots__ = ("_dead", "_heap", "_noted", "_number", "_sorted_in")
@@ -136,6 +136,7 @@ class Agenda(Generic[ItemT]):
         if not self._noted:
             return
         noted, heap = self._still_noted(), self._heap
+        self._sorted_in(noted)  # first: a Ctrl-C in here must leave none that nobody knows
         self._dead -= len(self._noted) - len(noted)
         self._noted = []
         all_at_once = len(noted) * _MANY > len(heap)
@@ -149,7 +150,6 @@ class Agenda(Generic[ItemT]):
                 heapq.heappush(heap, entry)
         if all_at_once:
             heapq.heapify(heap)
-        self._sorted_in(noted)
 
     def next_time(self) -> float:
         """When the earliest item is due, infinity without any."""
@@ -353,7 +353,7 @@ class Board(Generic[ItemT]):
         came_due: called with all items that are due, the earliest first, and the time; it lets
             them join the line, or doesn't.
         begin: called with each item that begins; in the end it is given to `take_next`.
-        sorted_in: called with the items that the agenda sorts in.
+        sorted_in: called with the items that the agenda is sorting in.
 
     Attributes:
         agenda: the items that are due some time.
