@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import logging
 import re
 import sys
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -26,6 +28,7 @@ from trio_modules import (
     current_app,
     current_module,
 )
+from trio_modules._workers import _Contained
 from trio_modules.testing._scheduling import all_tasks
 
 if sys.version_info < (3, 11):
@@ -266,15 +269,125 @@ async def test_the_frames_of_a_worker(autojump_clock: MockClock, end: str) -> No
     async with App(m) as app:
         m.start_worker(work)
         task = next(task for task in all_tasks() if task.name == "work")
+        coro: Any = task.coro
         frames_are_made_when_asked_for = sys.version_info >= (3, 11)
         assert calls() == ["_not_begun" if frames_are_made_when_asked_for else "work"]
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
         await let_run()
         assert calls()[:3] == ["work", "inner", "sleep"]
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
         await trio.sleep(2)
         assert running(app, "m") == (end == "is cancelled")
-    coro: Any = task.coro
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
     assert coro.cr_frame is None
     assert coro.cr_await is None
+
+
+class Kinds:
+    """A module that does the same work in each of the ways that there are."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self.module = m = Module("m")
+        self.work = work
+        self.event = m.event("event", int)
+        m.on_prep(work)
+        m.on_start(work)
+        m.on_stop(work)
+        m.lifespan(self.live)
+        m.worker(work, name="declared")
+        m.service_worker(work, name="declared service", restart_on_return=False)
+        m.every(1, work)
+        m.task(self.work_with, every=60)
+        m.hook(self.event, self.work_with)
+
+    async def live(self) -> AsyncGenerator[None, None]:
+        await self.work()
+        yield
+        await self.work()
+
+    async def work_with(self, _: object) -> None:
+        await self.work()
+
+    async def do_all(self) -> None:
+        m = self.module
+        m.start_worker(self.work)
+        m.start_worker(self.work, grace_period=1)
+        m.start_worker(self.work, cancel_scope=trio.CancelScope())
+        m.start_service_worker(self.work, restart_on_return=False)
+        m.start_microtask(self.work)
+        m.new_task(self.work_with).queue()
+        m.new_task(self.work_with).schedule_after(1)
+        await self.event.trigger(1)
+        await m.run_worker(self.work)
+        await m.guarded(self.work)()
+        await m.run_microtask(self.work)
+        async with m.microtask_slot():
+            await self.work()
+
+
+@pytest.mark.parametrize("lock_type", [trio.Lock, trio.StrictFIFOLock, trio.Condition])
+async def test_work_of_every_kind_may_hold_a_lock(
+    autojump_clock: MockClock, lock_type: Callable[[], trio.Lock]
+) -> None:
+    """Trio's locks ask who holds them for their state; one after the other has it and goes."""
+    lock = lock_type()
+    times = holders = 0
+
+    async def work() -> None:
+        nonlocal times, holders
+        async with lock:
+            holders += 1
+            assert holders == 1
+            await trio.sleep(0.01)
+            holders -= 1
+        times += 1
+
+    kinds = Kinds(work)
+    app = App(kinds.module)
+
+    async def body() -> None:
+        await kinds.do_all()
+        await trio.sleep(100)
+
+    assert await reports_of(app, body) == []
+    assert times > 120
+
+
+async def test_the_state_of_a_worker_that_runs(autojump_clock: MockClock) -> None:
+    """its own code is running while it runs, and over while what it has raised is reported."""
+    m = Module("m")
+    states: list[str] = []
+
+    def note_state(_: object = None) -> bool:
+        coro: Any = trio.lowlevel.current_task().coro
+        states.append(inspect.getcoroutinestate(coro))
+        return True
+
+    async def work() -> None:
+        note_state()
+        await trio.lowlevel.checkpoint()
+        raise ValueError("boom")
+
+    logger = logging.getLogger("trio_modules.m")
+    logger.addFilter(note_state)
+    try:
+        async with App(m):
+            m.start_worker(work)
+            await let_run()
+    finally:
+        logger.removeFilter(note_state)
+    assert states == [inspect.CORO_RUNNING, inspect.CORO_CLOSED]
+
+
+def test_a_worker_that_is_closed_before_it_has_begun() -> None:
+    """nothing is left of it, and nobody is told that it was never awaited."""
+
+    async def work() -> None:
+        raise AssertionError
+
+    coro = _Contained(Module("m")._module_part.workers, work())
+    coro.close()
+    assert inspect.getcoroutinestate(cast("Any", coro)) == inspect.CORO_CLOSED
 
 
 async def test_a_cancel_scope_ends_one_worker(autojump_clock: MockClock) -> None:

@@ -7,6 +7,7 @@ own, which a stop cancels, and the stop waits until it has left.
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import copy_context
@@ -480,15 +481,18 @@ class _Contained(Coroutine[object, object, None]):
             return cast("FrameType | None", coro.cr_frame)
         return None if coro is _ENDED else _STAND_IN.gi_frame
 
-    @property
-    def cr_await(self) -> object:
-        return cast("Any", self._coro).cr_await
+    # Trio's locks ask for the state of their holder's coroutine.
+    cr_await = property(operator.attrgetter("_coro.cr_await"))
+    cr_running = property(operator.attrgetter("_coro.cr_running"))
+    cr_suspended = property(operator.attrgetter("_coro.cr_suspended"))
+    cr_code = property(operator.attrgetter("_coro.cr_code"))
+    cr_origin = property(operator.attrgetter("_coro.cr_origin"))
 
     def send(self, value: object) -> object:
         try:
             return self._coro.send(value)
         except StopIteration:
-            self._coro = _ENDED  # as `_end` does it, without the call
+            self._coro = _ENDED
             self._workers.ended += 1
             raise
         except BaseException as exc:
@@ -499,24 +503,23 @@ class _Contained(Coroutine[object, object, None]):
         try:
             return self._coro.throw(*exc_info)
         except StopIteration:
-            self._end()
+            self._coro = _ENDED
+            self._workers.ended += 1
             raise
         except BaseException as exc:
             self._fail(exc)
         raise StopIteration
 
     def _fail(self, exc: BaseException) -> None:
+        self._coro = _ENDED
         try:
             self._workers.failed(exc)
         finally:
-            self._end()
-
-    def _end(self) -> None:
-        self._coro = _ENDED
-        self._workers.ended += 1
+            self._workers.ended += 1
 
     def close(self) -> None:
         self._coro.close()
+        self._coro = _ENDED
 
     def __await__(self) -> _Contained:  # type: ignore[override]
         return self
