@@ -26,6 +26,7 @@ from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
 from trio_modules._status import ModuleStatus
+from trio_modules._stepping import WOKEN
 from trio_modules._tasktree import child_tasks, format_stacks
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import callable_name
@@ -698,7 +699,7 @@ class Life:
         if not self._parked:
             return False
         assert self.main_task is not None
-        trio.lowlevel.reschedule(self.main_task)
+        trio.lowlevel.reschedule(self.main_task, WOKEN)
         return True
 
 
