@@ -185,7 +185,7 @@ FAULTS = (
         "a worker that fails isn't counted as ended",
         "_workers",
         "        try:\n            self._workers.failed(exc)\n        finally:\n"
-        "            self._end()\n",
+        "            self._workers.ended += 1\n",
         "        self._workers.failed(exc)\n",
     ),
     Fault(
