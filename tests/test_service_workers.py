@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
-from support import fail, let_run, reports_of, stray_cancelled, switch_off
+from support import deterministic_scheduling, fail, let_run, reports_of, stray_cancelled, switch_off
 from trio.testing import MockClock, assert_checkpoints
 
 from trio_modules import (
@@ -35,7 +35,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 NO_DELAY = Restart(backoff=Backoff(initial=0))
@@ -586,6 +586,30 @@ async def test_a_stop_during_the_backoff(autojump_clock: MockClock) -> None:
         assert dict(m.failures) == {}
         await trio.sleep(200)
     assert script.begun == [0]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_stop_in_the_moment_of_a_restart(seed: int) -> None:
+    """a run begins before the stop and has its grace, or doesn't begin."""
+    scripts = [Script(0) for _ in range(3)]
+
+    async def fall_at_one() -> AsyncIterator[None]:
+        yield
+        await trio.sleep_until(1)
+
+    async def main() -> None:
+        m, late = Module("m"), Module("late")
+        late.lifespan(fall_at_one)
+        late.on_start(fail, ValueError("no start"))
+        for number, script in enumerate(scripts):
+            name = f"script {number}"
+            m.service_worker(script.run, name=name, restart=NO_DELAY, grace_period=5)
+        async with App(m, late, max_concurrent_restarts=1, restart_settle=1):
+            pass
+
+    with deterministic_scheduling(seed), pytest.raises(StartError):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert {time for script in scripts for time in script.cancelled} == {6}
 
 
 async def test_a_service_worker_has_its_grace(autojump_clock: MockClock) -> None:

@@ -616,6 +616,35 @@ async def test_work_started_while_stopping_is_waited_for(autojump_clock: MockClo
 # --- stop and grace ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["run_worker", "guarded", "run_microtask"])
+async def test_a_start_that_is_slow_to_leave_delays_no_cancellation(
+    autojump_clock: MockClock, kind: str
+) -> None:
+    """when the module is to stop all of its work hears of it at once, also that of callers."""
+    m, other = Module("m", start_timeout=1.0), Module("other")
+    log: list[str] = []
+    ended: list[float] = []
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+
+    async def call() -> None:
+        run = m.guarded(work) if kind == "guarded" else partial(getattr(m, kind), work)
+        await ending(run)
+
+    m.on_start(step_out_slowly, log, "start", 2.0)
+    other.worker(call)
+    began = trio.current_time()
+    with pytest.raises(StartError):
+        async with App(m, other):
+            pass
+    assert log == ["start"]
+    assert [time - began for time in ended] == [1.0]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_work_that_comes_when_all_in_the_nursery_has_ended(seed: int) -> None:
     """a caller's own task may outlast it by a step: it gets ModuleOffline, and leaves nothing."""

@@ -504,9 +504,8 @@ class Life:
 
     def _cancel_start(self) -> None:
         """It isn't parked, so it is in the middle of its start, or on its way out already."""
-        nursery = self._module.workers.nursery
-        if nursery is not None:
-            nursery.cancel_scope.cancel(reason=self.reason)
+        if self._module.workers.nursery is not None:
+            self._cancel_work()  # at once, however long the start takes to leave
         elif self._extras.entry_scope is not None and not self._completed:
             self._extras.entry_scope.cancel(reason=self.reason)
 

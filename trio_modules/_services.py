@@ -118,16 +118,17 @@ class RestartGate:
         self._timers.after(self._settle, lambda: self._release(settled))
 
     def _release(self, settled: Callable[[], None]) -> None:
-        self._give_back()
+        self.leave()
         settled()
 
     def _withdraw(self, turn: trio.Event) -> None:
         if turn.is_set():
-            self._give_back()
+            self.leave()
         else:
             self._waiting.remove(turn)
 
-    def _give_back(self) -> None:
+    def leave(self) -> None:
+        """Give back the place that `enter` has given."""
         self.settling -= 1
         self._admit()
 
@@ -398,6 +399,11 @@ class ServiceWorker:
             self._enter("waiting")
             await self._host.gate.enter()
         else:
+            await trio.lowlevel.checkpoint()
+        assert self._scope is not None
+        if self._scope.cancel_called:  # after it was woken: this wait was not cancelled by that
+            if holds_place:
+                self._host.gate.leave()
             await trio.lowlevel.checkpoint()
         self.restarts += 1
         self.state = "running"

@@ -247,7 +247,7 @@ FAULTS = (
     Fault(
         "a place in the restart capacity isn't given back",
         "_services",
-        "        if turn.is_set():\n            self._give_back()\n",
+        "        if turn.is_set():\n            self.leave()\n",
         "        if turn.is_set():\n            pass\n",
     ),
     Fault(
