@@ -233,7 +233,10 @@ class TaskRules(Rules):
     def schedule(self, task: Known, when: float) -> None:
         task.due, task.planned, task.retried, task.later = when, False, False, None
         task.decided = task.token is not None
-        task.vague = task.vague or (task.plan.at is not None and task.at_left)
+        if task.plan.at is not None and task.at_left:
+            # Whether that time takes the declared one's place, nobody has said; it may come about
+            # in a run of the module that ends before it would be scheduled as declared.
+            task.vague = task.unsure = True
 
     def unschedule(self, task: Known) -> None:
         task.due, task.retried, task.later = None, False, None
