@@ -401,7 +401,8 @@ class ServiceWorker:
         else:
             await trio.lowlevel.checkpoint()
         assert self._scope is not None
-        if self._scope.cancel_called:  # after it was woken: this wait was not cancelled by that
+        if (self._cancelled or self._stopping) and self._scope.cancel_called:
+            # That came after it was woken, so that this wait didn't notice.
             if holds_place:
                 self._host.gate.leave()
             await trio.lowlevel.checkpoint()
