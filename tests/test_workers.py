@@ -645,6 +645,39 @@ async def test_a_start_that_is_slow_to_leave_delays_no_cancellation(
     assert [time - began for time in ended] == [1.0]
 
 
+async def test_grace_counts_from_a_stop_in_the_middle_of_a_start(
+    autojump_clock: MockClock,
+) -> None:
+    """a start that is slow to leave prolongs no grace, and no service begins a run meanwhile."""
+    m = Module("m", start_timeout=1.0)
+    log: list[str] = []
+    begun: list[float] = []
+    ended: list[float] = []
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+
+    async def service() -> None:
+        begun.append(trio.current_time())
+        await fail(ValueError("again"))
+
+    async def start() -> None:
+        m.start_worker(work, grace_period=0.5)
+        m.start_service_worker(service, backoff=1.5, grace_period=5)
+        await step_out_slowly(log, "start", 2.0)
+
+    m.on_start(start)
+    with pytest.raises(StartError):
+        async with App(m):
+            pass
+    assert log == ["start"]
+    assert ended == [1.5]
+    assert begun == [0.0]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_work_that_comes_when_all_in_the_nursery_has_ended(seed: int) -> None:
     """a caller's own task may outlast it by a step: it gets ModuleOffline, and leaves nothing."""

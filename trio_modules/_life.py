@@ -505,7 +505,8 @@ class Life:
     def _cancel_start(self) -> None:
         """It isn't parked, so it is in the middle of its start, or on its way out already."""
         if self._module.workers.nursery is not None:
-            self._cancel_work()  # at once, however long the start takes to leave
+            self._stop_services()  # at once, however long the start takes to leave
+            self._cancel_work()
         elif self._extras.entry_scope is not None and not self._completed:
             self._extras.entry_scope.cancel(reason=self.reason)
 
