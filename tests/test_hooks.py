@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 from contextvars import ContextVar
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
+async def swallow(_: object) -> None:
+    """Take an event."""
 
 
 # ---------------------------------------------------------------------- declaration
@@ -892,6 +897,50 @@ async def test_a_heavy_hook_does_not_go_on_for_long(mock_clock: MockClock) -> No
     runs = [len(list(run)) for name, run in itertools.groupby(turns) if name == "hook"]
     assert sum(runs) == 200
     assert max(runs) <= 2 * 16
+
+
+async def test_waking_hooks_makes_nothing_that_stays(autojump_clock: MockClock) -> None:
+    """else the garbage collector looks at all there is, in an event that goes to very many."""
+    source, sink = Module("source"), Module("sink")
+    event = source.event("event", int)
+    for number in range(500):
+        sink.hook(event, name=f"hook-{number}")(swallow)
+    async with App(source, sink):
+        await let_run()
+        gc.collect()
+        gc.disable()
+        try:
+            before = gc.get_count()[0]
+            event.trigger_nowait(1)
+            made = gc.get_count()[0] - before
+        finally:
+            gc.enable()
+        await let_run()
+    assert made < 50
+
+
+async def test_what_a_hook_waits_in_shows_in_the_stack_of_its_task(
+    autojump_clock: MockClock,
+) -> None:
+    """its function, below what reads for it, to whoever walks along the frames of the task."""
+    source, sink = Module("source"), Module("sink")
+    event = source.event("event", int)
+    names: list[str] = []
+
+    @sink.hook(event)
+    async def wait(_: int) -> None:
+        task = trio.lowlevel.current_task()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look_at, task)
+
+    async def look_at(task: trio.lowlevel.Task) -> None:
+        await let_run()
+        names.extend(frame.f_code.co_name for frame, _ in task.iter_await_frames())
+
+    async with App(source, sink):
+        await event.trigger(1)
+        await let_run()
+    assert names[:3] == ["_read", "_each", "wait"]
 
 
 @pytest.mark.slow

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
 
+import outcome
 import pytest
 import trio
 from support import let_run
 
-from trio_modules._stepping import begin, run_in_context
+from trio_modules._stepping import WOKEN, begin, run_in_context, trap_of, wait_again
 
 var: ContextVar[str] = ContextVar("var", default="unset")
 
@@ -153,3 +154,55 @@ async def test_the_stack_of_its_task_looks_through_it(nursery: trio.Nursery) -> 
     assert names[:3] == ["run", "run_in_context", "job"]
     assert "sleep_forever" in names
     nursery.cancel_scope.cancel()
+
+
+async def test_a_task_waits_again_and_again_with_one_trap(nursery: trio.Nursery) -> None:
+    """it is woken, or calls off its wait and is cancelled, as with Trio's own function."""
+    woken: list[int] = []
+    aborted: list[str] = []
+
+    def abort(_: object) -> trio.lowlevel.Abort:
+        aborted.append("abort")
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def sleeper() -> None:
+        trap = trap_of(abort)
+        for number in range(3):
+            await wait_again(trap)
+            woken.append(number)
+        with trio.move_on_after(1):
+            await wait_again(trap)
+        woken.append(3)
+        await wait_again(trap)
+
+    nursery.start_soon(sleeper)
+    await let_run()
+    (task,) = nursery.child_tasks
+    for number in range(3):
+        assert woken == list(range(number))
+        trio.lowlevel.reschedule(task, WOKEN)
+        await let_run()
+    await trio.sleep(2)
+    assert (woken, aborted) == ([0, 1, 2, 3], ["abort"])
+    nursery.cancel_scope.cancel()
+    await let_run()
+    assert aborted == ["abort", "abort"]
+
+
+async def test_what_wakes_a_task_reaches_it_through_a_trap(nursery: trio.Nursery) -> None:
+    """an error that it is woken with is raised where it waits."""
+    caught: list[BaseException] = []
+
+    async def sleeper() -> None:
+        try:
+            await wait_again(trap_of(lambda _: trio.lowlevel.Abort.SUCCEEDED))
+        except OSError as exc:
+            caught.append(exc)
+
+    nursery.start_soon(sleeper)
+    await let_run()
+    (task,) = nursery.child_tasks
+    error = OSError("woken with this")
+    trio.lowlevel.reschedule(task, outcome.Error(error))
+    await let_run()
+    assert caught == [error]

@@ -2,7 +2,7 @@
 
 What flows through here: an event puts its data into the inbox of every hook that is open. A full
 inbox lets the sender wait, or drops something, as the hook has said. The hook's readers, in
-`_hooks`, take the data out, and so make room for those who wait, in their order.
+`_reading`, take the data out, and so make room for those who wait, in their order.
 
 What may never happen: data that is accepted and then neither handled nor counted as dropped, or
 handled out of order; a sender that waits for somebody who will never read.
@@ -14,7 +14,7 @@ import enum
 import types
 import typing
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -149,6 +149,13 @@ class Source(Protocol):
     def watch(self) -> None: ...
 
 
+class Keeper(Protocol):
+    """Whoever looks after an inbox."""
+
+    def is_slow(self, inbox: Inbox) -> None:
+        """Somebody waits for room in it."""
+
+
 class Injected:
     """What was injected, while it waits in an inbox."""
 
@@ -162,30 +169,33 @@ class Injected:
 class Inbox:
     """The buffer of one hook, and the tasks that wait for room in it.
 
+    There may be a hundred thousand, so what most of them never need is made when they do.
+
     Attributes:
         name: the hook, as "module/hook".
         module: the module that the hook belongs to.
+        keeper: who is told when somebody begins to wait for room.
         size: how much it holds.
         overflow: what happens when it is full.
         items: what waits for the hook.
         parked: the readers that wait for something.
         readers: the tasks that read.
         busy: how many of them are handling something.
-        senders: the tasks that wait for room.
-        blocked_on: the inboxes for which the hook's own triggers wait.
+        senders: the tasks that wait for room, if any ever did.
+        blocked_on: the inboxes for which the hook's own triggers wait, if any ever did.
         outlet: what it gets, None while it gets nothing.
         dropped: counted over one run of the app.
         taken: how often readers have taken something that they may have to give back.
-        unfinished: what they couldn't handle, each with the number of the taking.
+        unfinished: what they couldn't handle, each with the number of the taking, if anything.
     """
 
     __slots__ = (
         "_beside",
-        "_slow",
         "blocked_on",
         "busy",
         "dropped",
         "items",
+        "keeper",
         "module",
         "name",
         "outlet",
@@ -205,25 +215,25 @@ class Inbox:
         module: EventModule,
         size: int,
         overflow: Overflow,
-        slow: Callable[[Inbox], None],
+        keeper: Keeper,
     ) -> None:
         self.name = name
         self.module = module
+        self.keeper = keeper
         self.size = size
         self.overflow = overflow
         self.waits = overflow is Overflow.WAIT
         self.items: deque[object] = deque()
         self.parked: list[trio.lowlevel.Task] = []
         self.readers: dict[trio.lowlevel.Task, None] = {}
-        self.senders: deque[_Sender] = deque()
-        self.blocked_on: list[Inbox] = []
+        self.senders: deque[_Sender] | None = None
+        self.blocked_on: list[Inbox] | None = None
         self.busy = 0
         self.taken = 0
-        self.unfinished: list[tuple[int, list[object]]] = []
+        self.unfinished: list[tuple[int, list[object]]] | None = None
         self.outlet: Outlet | None = None
         self.dropped = 0
         self._beside = 0
-        self._slow = slow
 
     @property
     def accepted(self) -> int:
@@ -232,6 +242,10 @@ class Inbox:
         That is all that is triggered while it is connected: only what differs is counted.
         """
         return self._beside if self.outlet is None else self.outlet.triggered + self._beside
+
+    @property
+    def senders_waiting(self) -> int:
+        return len(self.senders or ())
 
     def reset(self) -> None:
         """A run of the app begins."""
@@ -279,23 +293,37 @@ class Inbox:
             self.refill()
         return self.taken, taken
 
+    def could_not_finish(self, number: int, taken: list[object]) -> None:
+        """A reader ends before it has handled what it took."""
+        if self.unfinished is None:
+            self.unfinished = []
+        self.unfinished.append((number, taken))
+
     def give_back(self) -> None:
         """All readers have ended: what they couldn't handle is next, in the order triggered."""
-        self.unfinished.sort(key=_number, reverse=True)
-        for _, taken in self.unfinished:
+        unfinished, self.unfinished = self.unfinished or [], None
+        unfinished.sort(key=_number, reverse=True)
+        for _, taken in unfinished:
             self.busy -= len(taken)
             self.items.extendleft(reversed(taken))
-        self.unfinished.clear()
 
     def expect(self, sender: _Sender) -> None:
         """A sender waits for room."""
+        if self.senders is None:
+            self.senders = deque()
         self.senders.append(sender)
         if len(self.senders) == 1:
-            self._slow(self)
+            self.keeper.is_slow(self)
+
+    def no_longer_expect(self, sender: _Sender) -> None:
+        """A sender gives up."""
+        assert self.senders is not None
+        self.senders.remove(sender)
+        self.dropped += 1
 
     def drop_all(self) -> int:
         """Nobody will read any more: drop what is there, and let those go who wait."""
-        lost = len(self.items) + len(self.senders)
+        lost = len(self.items) + self.senders_waiting
         self._beside -= len(self.items)
         self.items.clear()
         self.dropped += lost
@@ -312,7 +340,7 @@ class Inbox:
             handling=self.busy,
             backlog=backlog,
             dropped=self.dropped,
-            senders_waiting=len(self.senders),
+            senders_waiting=self.senders_waiting,
         )
 
     def info(self) -> HookInfo:
@@ -346,7 +374,7 @@ class _Sender:
         for inbox in list(self._inboxes):
             inbox.expect(self)
             if self.inside is not None:
-                self.inside.blocked_on.append(inbox)
+                self._block(self.inside, inbox)
         await trio.lowlevel.wait_task_rescheduled(self._give_up)
 
     def done(self, inbox: Inbox) -> None:
@@ -358,13 +386,17 @@ class _Sender:
 
     def _give_up(self, _: object) -> trio.lowlevel.Abort:
         for inbox in self._inboxes:
-            inbox.senders.remove(self)
-            inbox.dropped += 1
+            inbox.no_longer_expect(self)
             self._unblock(inbox)
         return trio.lowlevel.Abort.SUCCEEDED
 
+    def _block(self, inside: Inbox, inbox: Inbox) -> None:
+        if inside.blocked_on is None:
+            inside.blocked_on = []
+        inside.blocked_on.append(inbox)
+
     def _unblock(self, inbox: Inbox) -> None:
-        if self.inside is not None:
+        if self.inside is not None and self.inside.blocked_on is not None:
             self.inside.blocked_on.remove(inbox)
 
 
@@ -699,7 +731,7 @@ def cycle_from(inbox: Inbox) -> list[Inbox]:
     """The hooks that wait for each other in a circle that *inbox* is part of, if there is one."""
     path: list[Inbox] = []
     seen = {inbox}
-    todo = [(inbox, iter(inbox.blocked_on))]
+    todo = [(inbox, iter(inbox.blocked_on or ()))]
     while todo:
         _, others = todo[-1]
         other = next(others, None)
@@ -710,7 +742,7 @@ def cycle_from(inbox: Inbox) -> list[Inbox]:
             break
         elif other not in seen:
             seen.add(other)
-            todo.append((other, iter(other.blocked_on)))
+            todo.append((other, iter(other.blocked_on or ())))
     return path
 
 

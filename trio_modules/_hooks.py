@@ -9,68 +9,29 @@ left after a stop for good, or after a start that failed for good, is dropped, c
 from __future__ import annotations
 
 import functools
-import math
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
-from typing import Literal, Protocol, TypeVar
 
-import attrs
 import trio
-from trio.lowlevel import wait_task_rescheduled  # looked up for each event
 
-from trio_modules._backoff import Backoff
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import owner_var
-from trio_modules._events import (
-    BaseEvent,
-    EventModule,
-    Inbox,
-    Injected,
-    Occurrence,
-    Outlet,
-    Overflow,
-    cycle_from,
-)
-from trio_modules._exceptions import GraphError, add_note, shown
-from trio_modules._failure import FailureLevel
+from trio_modules._events import BaseEvent, Inbox, Occurrence, Outlet, Overflow, cycle_from
+from trio_modules._exceptions import GraphError
 from trio_modules._order import near_misses
-from trio_modules._reporting import Reporter, take_apart
-from trio_modules._seam import AnyAsyncFn, SeamedModule
+from trio_modules._reading import Hook, HookModule, Reader
+from trio_modules._reporting import Reporter
 from trio_modules._status import HookInfo, ModuleStatus
-from trio_modules._stepping import TURN
+from trio_modules._stepping import itself
 from trio_modules._timers import Timers
-from trio_modules._workers import Workers
 
-__all__ = ["EventRoom", "Hook", "HookModule", "ModuleEvents", "find_event"]
-
-T = TypeVar("T")
-HookFn = Callable[..., Awaitable[object]]
-AbortFn = Callable[[object], trio.lowlevel.Abort]
-
-#: How many events a hook takes before it looks whether that takes too long.
-LOOK = 16
-
-#: How often it looks, and goes on, before everybody else has a turn.
-LOOKS = 15
+__all__ = ["EventRoom", "ModuleEvents", "find_event"]
 
 #: What the names of the tasks that read for hooks begin with.
 _READER = "<hook "
 
 #: Seconds for which senders wait before somebody looks whether that can ever end.
 CYCLE_PATIENCE = 5.0
-
-
-class HookModule(EventModule, SeamedModule, Protocol):
-    """What hooks have to know of the module they belong to."""
-
-    @property
-    def workers(self) -> Workers: ...
-    @property
-    def rng(self) -> random.Random: ...
-    def fail_with(self, level: FailureLevel, failure_id: str, message: str) -> None: ...
-    def resolve_failure(self, failure_id: str) -> bool: ...
-    def warn(self, message: str, *args: object) -> None: ...
 
 
 class EventRoom:
@@ -86,53 +47,6 @@ class EventRoom:
         self.reading: dict[trio.lowlevel.Task, Inbox] = {}
 
 
-@attrs.define(eq=False)
-class Hook:
-    """A hook as it was declared, with its inbox.
-
-    Attributes:
-        of: the event, or its name as "module/event".
-        fn: the function, which takes the data alone, or a sequence of them.
-        name: for logs and reports.
-        lasts: how long it is declared for: "always", this run of the "app", or of the module.
-        concurrency: how many may be handled at a time.
-        batch: how many are handed over at a time; None for one, and no sequence.
-        retry: how soon the same events are given again when it fails; None for never.
-        event: the event, once it is known.
-        source: the events that it is one of.
-        is_open: whether the event puts its data into the inbox.
-        begun: whether it reads in this run of its module.
-        lost: how much it has dropped at this stop.
-    """
-
-    of: BaseEvent[object] | str
-    fn: HookFn
-    name: str
-    lasts: Literal["always", "app", "run"]
-    inbox: Inbox
-    concurrency: int = 1
-    batch: int | None = None
-    retry: Backoff | None = None
-    event: Outlet | None = None
-    source: ModuleEvents | None = None
-    is_open: bool = False
-    begun: bool = False
-    lost: int = 0
-
-    def open(self) -> None:
-        """From now on it gets what is triggered."""
-        if not self.is_open and self.event is not None:
-            self.is_open = True
-            self.event.connect(self.inbox)
-
-    def close(self) -> None:
-        """From now on it gets nothing, and what it has will never be handled."""
-        if self.is_open and self.event is not None:
-            self.is_open = False
-            self.event.disconnect(self.inbox)
-        self.lost += self.inbox.drop_all()
-
-
 class ModuleEvents:
     """The events of one module, and its hooks; the `Source` of its events.
 
@@ -141,6 +55,7 @@ class ModuleEvents:
         events: its events by name.
         faces: the same, as users see them.
         listeners: the hooks of whatever module on its events.
+        idle: set when a reader has nothing to read, while the drain waits for that.
     """
 
     def __init__(self, module: HookModule) -> None:
@@ -154,7 +69,7 @@ class ModuleEvents:
         self._reporter: Reporter | None = None
         self._timers: Timers | None = None
         self._context: Context | None = None
-        self._idle: trio.Event | None = None
+        self.idle: trio.Event | None = None
         self._slow: dict[Inbox, None] = {}
 
     @property
@@ -162,6 +77,12 @@ class ModuleEvents:
         """Whoever listens to all events of the app."""
         assert self._room is not None
         return self._room.everything
+
+    @property
+    def reporter(self) -> Reporter:
+        """Who takes the reports of what hooks raise."""
+        assert self._reporter is not None
+        return self._reporter
 
     @property
     def reading(self) -> Mapping[trio.lowlevel.Task, Inbox]:
@@ -184,9 +105,9 @@ class ModuleEvents:
             event.watched = everything or bool(event.own)
 
     def new_inbox(self, name: str, size: int, overflow: Overflow) -> Inbox:
-        return Inbox(f"{self.module.name}/{name}", self.module, size, overflow, self._is_slow)
+        return Inbox(f"{self.module.name}/{name}", self.module, size, overflow, self)
 
-    def _is_slow(self, inbox: Inbox) -> None:
+    def is_slow(self, inbox: Inbox) -> None:
         """Somebody waits for room in the inbox of a hook."""
         assert self._timers is not None
         if inbox not in self._slow:
@@ -199,7 +120,7 @@ class ModuleEvents:
             return
         cycle = cycle_from(inbox)
         if not cycle:
-            self._is_slow(inbox)  # it may yet become one
+            self.is_slow(inbox)  # it may yet become one
             return
         names = " -> ".join(each.name for each in [*cycle, inbox])
         self.module.warn("hooks with full buffers wait for each other: %s", names)
@@ -231,7 +152,8 @@ class ModuleEvents:
         self._room = room
         self._reporter = reporter
         self._timers = timers
-        self._context = context
+        self._context = context.copy()
+        self._context.run(owner_var.set, self.module)
         for event in self.events.values():
             event.reset()
         for hook in self.hooks:
@@ -251,6 +173,10 @@ class ModuleEvents:
         source.listeners[hook] = self
         hook.source = source
 
+    def unlink(self, hook: Hook) -> None:
+        """That hook is no longer declared, or the run of the app is over."""
+        self.listeners.pop(hook, None)
+
     def detach(self) -> None:
         """The run of the app is over."""
         self._keep(("always",))
@@ -258,7 +184,7 @@ class ModuleEvents:
             self._close(hook)
             hook.event = None
             if hook.source is not None:
-                hook.source.listeners.pop(hook, None)
+                hook.source.unlink(hook)
         self._slow.clear()
         for event in self.events.values():
             event.own.end()
@@ -321,7 +247,7 @@ class ModuleEvents:
                 if hook.event is not None:
                     hook.event.forget(hook.inbox)
                 if hook.source is not None:
-                    hook.source.listeners.pop(hook, None)
+                    hook.source.unlink(hook)
         self.hooks = [hook for hook in self.hooks if hook.lasts in lasting]
 
     # ------------------------------------------------------------ reading
@@ -349,148 +275,18 @@ class ModuleEvents:
         if hook.event.source.module.status is not ModuleStatus.ONLINE:
             return
         hook.begun = True
-        start = functools.partial(nursery.start_soon, self._read, hook, name=_task_name(hook))
         for _ in range(hook.concurrency):
-            self._context.copy().run(start)
+            self._context.run(_start_in, nursery, Reader(self, hook), _task_name(hook))
 
-    async def _read(self, hook: Hook) -> None:
-        """One reader of a hook, from its beginning to its end."""
+    def reader_begins(self, task: trio.lowlevel.Task, inbox: Inbox) -> None:
+        """A task of the module reads for a hook."""
         assert self._room is not None
-        assert hook.event is not None
-        owner_var.set(self.module)
-        this, inbox = trio.lowlevel.current_task(), hook.inbox
+        self._room.reading[task] = inbox
 
-        def unpark(_: object) -> trio.lowlevel.Abort:
-            inbox.parked.remove(this)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        inbox.readers[this] = None
-        self._room.reading[this] = inbox
-        read = self._read_some if hook.batch or hook.retry else self._read_each
-        try:
-            await read(hook, this, unpark)
-        finally:
-            del inbox.readers[this]
-            if not inbox.readers:
-                inbox.give_back()
-                hook.event.forget_room()
-            del self._room.reading[this]
-
-    # What comes in the step of a crash is for the next run, so a reader that was woken looks first
-    # whether it is cancelled. It is not while the module's own task is parked, with the mark of
-    # that: they share a nursery, and who cancels that wakes the one at once.
-
-    async def _read_each(self, hook: Hook, this: trio.lowlevel.Task, unpark: AbortFn) -> None:
-        """Handle one event after the other; let everybody else have a turn between slices."""
-        outlet, inbox = hook.event, hook.inbox
-        main, seam = self.module.main_task, self.module.seam
-        time, never = trio.lowlevel.current_clock().current_time, math.inf
-        items, parked = inbox.items, inbox.parked
-        assert main is not None
-        assert outlet is not None
-        while True:
-            while not items:  # who was woken may find that another was quicker
-                parked.append(this)
-                if self._idle is not None:
-                    self._idle.set()
-                await wait_task_rescheduled(unpark)
-                if main.custom_sleep_data is None:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-            fn = self._function_of(hook) if seam.interceptors else hook.fn
-            item, left, looks = None, LOOK, LOOKS
-            until = time() + TURN if len(items) > LOOK else never
-            inbox.busy += 1
-            try:
-                while items and (left or (looks and time() < until)):
-                    if not left:
-                        left, looks = LOOK, looks - 1
-                    left -= 1
-                    item = items.popleft()
-                    if inbox.senders:
-                        inbox.refill()
-                    await fn(item.data if outlet.injects and type(item) is Injected else item)
-            except BaseException as exc:
-                self._failed(hook, exc, [item])
-                await trio.lowlevel.checkpoint_if_cancelled()
-            finally:
-                inbox.busy -= 1
-            if items:
-                await trio.lowlevel.checkpoint()
-
-    async def _read_some(self, hook: Hook, this: trio.lowlevel.Task, unpark: AbortFn) -> None:
-        """Handle what is there, as many at a time as the hook says, until that has worked."""
-        inbox = hook.inbox
-        while True:
-            while not inbox.items:
-                inbox.parked.append(this)
-                if self._idle is not None:
-                    self._idle.set()
-                await wait_task_rescheduled(unpark)
-                await trio.lowlevel.checkpoint_if_cancelled()
-            await self._handle_some(hook)
-            if inbox.items:
-                await trio.lowlevel.checkpoint()
-
-    async def _handle_some(self, hook: Hook) -> None:
-        inbox = hook.inbox
-        count = min(len(inbox.items), hook.batch or 1)
-        number, taken = inbox.take(count)
-        is_done = False
-        try:
-            await self._give(hook, taken)
-            is_done = True
-        finally:
-            if is_done or hook.retry is None:
-                inbox.busy -= count
-            else:
-                inbox.unfinished.append((number, taken))
-
-    def _function_of(self, hook: Hook) -> AnyAsyncFn:
-        """What to call for one slice of events: its function, or what others put in its place."""
-        if not self.module.seam.interceptors:
-            return hook.fn
-
-        def ask_each_time(data: object) -> Awaitable[object]:
-            return self.module.around("hook", hook.name, hook.fn)(data)
-
-        return ask_each_time
-
-    async def _give(self, hook: Hook, taken: list[object]) -> None:
-        data = [item.data if isinstance(item, Injected) else item for item in taken]
-        failures = 0
-        while True:
-            try:
-                await self._function_of(hook)(data[0] if hook.batch is None else data)
-            except BaseException as exc:
-                ends_app = self._failed(hook, exc, taken)
-                await trio.lowlevel.checkpoint_if_cancelled()
-                why = shown(exc)
-            else:
-                break
-            if hook.retry is None or ends_app:
-                break
-            failures += 1
-            self._say_it_retries(hook, failures, why)
-            await trio.sleep(hook.retry.delay(failures, self.module.rng))
-        if failures:
-            self.module.resolve_failure(f"{hook.name}:retrying")
-
-    def _say_it_retries(self, hook: Hook, failures: int, why: str) -> None:
-        message = f"will get the same events again after failure {failures}, which was {why}"
-        self.module.fail_with(FailureLevel.WARNING, f"{hook.name}:retrying", message)
-
-    def _failed(self, hook: Hook, exc: BaseException, taken: list[object]) -> bool:
-        """Report what a hook raised, or pass it on; whether that ends the app."""
-        assert self._reporter is not None
-        caught = take_apart(exc)
-        self._reporter.pass_on(caught)
-        if caught.failure is None:
-            return bool(caught.fatal)
-        for item in taken:
-            if isinstance(item, Injected):
-                add_note(caught.failure, f"with an event injected by {item.source!r}")
-        self.module.workers.report(caught.failure, hook.name, "hook")
-        return bool(caught.fatal)
+    def reader_ends(self, task: trio.lowlevel.Task) -> None:
+        """It does no longer."""
+        assert self._room is not None
+        del self._room.reading[task]
 
     # ------------------------------------------------------------ stopping
 
@@ -503,9 +299,9 @@ class ModuleEvents:
         """Let the hooks handle what they have, until *deadline*; nothing is left to them then."""
         with trio.CancelScope(deadline=deadline):
             while any(hook.begun and _is_at_work(hook.inbox) for hook in self.hooks):
-                self._idle = trio.Event()
-                await self._idle.wait()
-        self._idle = None
+                self.idle = trio.Event()
+                await self.idle.wait()
+        self.idle = None
         self.close_all()
 
     def readers_ended(self) -> None:
@@ -539,6 +335,10 @@ class ModuleEvents:
         return task.name.startswith(_READER) and any(
             hook.begun and task.name == _task_name(hook) for hook in self.hooks
         )
+
+
+def _start_in(nursery: trio.Nursery, reader: Reader, name: str) -> None:
+    nursery.start_soon(itself, reader, name=name)
 
 
 def _is_at_work(inbox: Inbox) -> bool:

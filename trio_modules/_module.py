@@ -28,8 +28,8 @@ from trio_modules._elsewhere import check_portable, check_sync, in_thread
 from trio_modules._events import BaseEvent, EventModule, Outlet, Overflow, data_types
 from trio_modules._exceptions import GraphError, ModuleOffline, shown
 from trio_modules._failure import FailureLevel, FailureStatus
-from trio_modules._hooks import Hook
 from trio_modules._part import Declaration, Part
+from trio_modules._reading import Hook
 from trio_modules._reports import ModuleError
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind

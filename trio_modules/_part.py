@@ -20,10 +20,11 @@ from trio_modules._elsewhere import Processes
 from trio_modules._events import Outlet
 from trio_modules._exceptions import ModuleOffline, shown
 from trio_modules._failure import NO_FAILURE, FailureLevel, FailureLog, FailureStatus
-from trio_modules._hooks import EventRoom, Hook, ModuleEvents, find_event
+from trio_modules._hooks import EventRoom, ModuleEvents, find_event
 from trio_modules._life import Life
 from trio_modules._lifecycle import Supervisor, Unit
 from trio_modules._microtasks import Microtasks, Slots
+from trio_modules._reading import Hook
 from trio_modules._reporting import Reporter
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind, Seam

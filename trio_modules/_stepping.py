@@ -3,21 +3,44 @@
 A task that does one small job after another saves the spawn, but each job still has to run in a
 copy of its starter's context. So the coroutine is stepped in that context, here: a job that never
 waits is over in one step, and one that does goes on as the awaited `Rest`.
+
+There may be a hundred thousand tasks that wait. What each of them makes anew for a wait is what
+waking them costs, and what the garbage collector looks at: `WOKEN`, `trap_of` and `wait_again`
+are there so that it needn't.
 """
 
 from __future__ import annotations
 
+import operator
+import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from types import FrameType
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
+
+import trio
 
 if TYPE_CHECKING:
     from outcome import Outcome
 
-__all__ = ["OVER", "TURN", "WOKEN", "Rest", "begin", "first_step", "run_in_context"]
+__all__ = [
+    "OVER",
+    "TURN",
+    "WOKEN",
+    "AbortFn",
+    "Outermost",
+    "Rest",
+    "begin",
+    "first_step",
+    "itself",
+    "run_in_context",
+    "trap_of",
+    "wait_again",
+]
 
 T = TypeVar("T")
+
+#: What calls off the wait of a task that is cancelled.
+AbortFn = Callable[[object], trio.lowlevel.Abort]
 
 #: Seconds for which small jobs may follow each other before everybody else has a turn.
 TURN = 0.01
@@ -40,6 +63,54 @@ class _Woken:
 #: For `trio.lowlevel.reschedule`. Without it Trio makes an outcome for each wake-up, which may be
 #: taken once alone: a quarter of what it costs to wake a hundred thousand, with the collector.
 WOKEN = cast("Outcome[object]", _Woken())
+
+
+def trap_of(abort: AbortFn) -> object:
+    """What `trio.lowlevel.wait_task_rescheduled` hands to Trio, for `wait_again`."""
+    wait = trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105 - stepped by hand
+    trap: object = wait.send(None)
+    wait.close()
+    return trap
+
+
+@types.coroutine
+def wait_again(trap: object) -> Generator[object, Outcome[None], None]:
+    """Do what `trio.lowlevel.wait_task_rescheduled` does, with what is made for it once.
+
+    A task that waits again and again makes one object for a wait in place of four.
+    """
+    (yield trap).unwrap()
+
+
+class Outermost(Coroutine[object, object, None]):
+    """A coroutine that is a task's outermost one and stands before another, of ours or a user's.
+
+    A second real coroutine around that would cost more: a frame, and a step through it each time.
+    Whoever walks the stack of the task sees the frames of the other.
+    """
+
+    __slots__ = ("_coro",)
+
+    _coro: Coroutine[object, object, object]
+
+    # Trio's locks ask for the state of their holder's coroutine.
+    cr_frame: property = property(operator.attrgetter("_coro.cr_frame"))
+    cr_await = property(operator.attrgetter("_coro.cr_await"))
+    cr_running = property(operator.attrgetter("_coro.cr_running"))
+    cr_suspended = property(operator.attrgetter("_coro.cr_suspended"))
+    cr_code = property(operator.attrgetter("_coro.cr_code"))
+    cr_origin = property(operator.attrgetter("_coro.cr_origin"))
+
+    def __await__(self) -> Outermost:  # type: ignore[override]
+        return self
+
+    def __next__(self) -> object:
+        return self.send(None)
+
+
+def itself(coro: Coroutine[object, object, T]) -> Coroutine[object, object, T]:
+    """For `Nursery.start_soon`, which calls something that returns a coroutine."""
+    return coro
 
 
 class Rest(Generic[T]):
@@ -75,8 +146,8 @@ class Rest(Generic[T]):
         self._coro.close()
 
     @property
-    def cr_frame(self) -> FrameType | None:
-        return cast("FrameType | None", getattr(self._coro, "cr_frame", None))
+    def cr_frame(self) -> types.FrameType | None:
+        return cast("types.FrameType | None", getattr(self._coro, "cr_frame", None))
 
     @property
     def cr_await(self) -> object:

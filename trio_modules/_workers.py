@@ -7,7 +7,6 @@ own, which a stop cancels, and the stop waits until it has left.
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import copy_context
@@ -21,6 +20,7 @@ from trio_modules._exceptions import ModuleOffline, add_note
 from trio_modules._reporting import Caught, Reporter, asked_for, take_apart
 from trio_modules._seam import AnyAsyncFn, CallKind, Seam, SeamedModule
 from trio_modules._status import ModuleStatus, WorkCounts
+from trio_modules._stepping import Outermost, itself
 from trio_modules._tasktree import format_thread
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
 
@@ -190,7 +190,7 @@ class Workers:
     ) -> None:
         owner = owner_var.get()
         if owner is None or owner is self.module:
-            nursery.start_soon(_itself, coro, name=name)
+            nursery.start_soon(itself, coro, name=name)
         else:
             context = copy_context()
             context.run(owner_var.set, self.module)
@@ -454,15 +454,14 @@ _STAND_IN = _not_begun()
 next(_STAND_IN)
 
 
-class _Contained(Coroutine[object, object, None]):
+class _Contained(Outermost):
     """The coroutine of a worker, whose exceptions end here.
 
-    It is a task's outermost one, and there may be a hundred thousand: a second real coroutine
-    around the worker's own would cost four times as much. Whoever walks the stack of the task
-    sees the worker's own frames, as soon as it has begun.
+    There may be a hundred thousand: a real coroutine around the worker's own would cost four times
+    as much. Whoever walks the stack of the task sees the worker's frames once it has begun.
     """
 
-    __slots__ = ("_coro", "_workers")
+    __slots__ = ("_workers",)
 
     def __init__(self, workers: Workers, coro: Coroutine[object, object, object]) -> None:
         self._workers = workers
@@ -480,13 +479,6 @@ class _Contained(Coroutine[object, object, None]):
         if sys.version_info < (3, 11) or coro.cr_suspended or coro.cr_running:
             return cast("FrameType | None", coro.cr_frame)
         return None if coro is _ENDED else _STAND_IN.gi_frame
-
-    # Trio's locks ask for the state of their holder's coroutine.
-    cr_await = property(operator.attrgetter("_coro.cr_await"))
-    cr_running = property(operator.attrgetter("_coro.cr_running"))
-    cr_suspended = property(operator.attrgetter("_coro.cr_suspended"))
-    cr_code = property(operator.attrgetter("_coro.cr_code"))
-    cr_origin = property(operator.attrgetter("_coro.cr_origin"))
 
     def send(self, value: object) -> object:
         try:
@@ -521,16 +513,6 @@ class _Contained(Coroutine[object, object, None]):
         self._coro.close()
         self._coro = _ENDED
 
-    def __await__(self) -> _Contained:  # type: ignore[override]
-        return self
-
-    def __next__(self) -> object:
-        return self.send(None)
-
-
-def _itself(coro: Coroutine[object, object, object]) -> Coroutine[object, object, object]:
-    return coro
-
 
 def _start_in(nursery: trio.Nursery, coro: Coroutine[object, object, object], name: str) -> None:
-    nursery.start_soon(_itself, coro, name=name)
+    nursery.start_soon(itself, coro, name=name)

@@ -460,7 +460,7 @@ FAULTS = (
     ),
     Fault(
         "a hook that fails isn't given the same events again",
-        "_hooks",
+        "_reading",
         "            if hook.retry is None or ends_app:\n                break\n",
         "            break\n",
     ),
