@@ -120,6 +120,21 @@ def test_dropped_entries_take_no_more_memory_than_living_ones(living: int) -> No
     assert largest <= 2 * (living + 1) + 70
 
 
+def test_dropped_entries_leave_when_what_was_due_is_gone() -> None:
+    """what was few beside many that have come due since is no longer few."""
+    diary = Diary()
+    for number in range(1_000):
+        diary.put(float(number), f"{number}")
+    assert diary.agenda.next_time() == 0
+    for number in range(900, 1_000):
+        diary.drop(f"{number}")
+    assert len(diary.pop_due(849)) == 850
+    for number in range(850, 899):
+        diary.drop(f"{number}")
+    assert len(diary.agenda) == 1
+    assert diary.agenda.size <= 2 + 70
+
+
 def test_what_is_added_again_has_its_last_time_and_turn() -> None:
     """before anything is sorted in, and after: first come, first served counts from the last."""
     diary = Diary()

@@ -88,7 +88,7 @@ class Agenda(Generic[ItemT]):
         sorted_in: called with the items that are being sorted in.
     """
 
-    __slots__ = ("_dead", "_heap", "_noted", "_number", "_sorted_in")
+    __slots__ = ("_bound", "_dead", "_heap", "_noted", "_number", "_sorted_in")
 
     def __init__(self, sorted_in: Callable[[list[ItemT]], None]) -> None:
         self._sorted_in = sorted_in
@@ -96,6 +96,7 @@ class Agenda(Generic[ItemT]):
         self._noted: list[ItemT] = []
         self._number = itertools.count()
         self._dead = 0
+        self._bound = _FEW
 
     def __len__(self) -> int:
         return self.size - self._dead
@@ -118,11 +119,17 @@ class Agenda(Generic[ItemT]):
             return
         item._due = item._entry = None
         self._dead += 1
-        if self._dead > _FEW and self._dead * 2 > len(self._heap) + len(self._noted):
+        if self._dead > self._bound:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Let those that no longer count leave if they are the greater part."""
+        if self._dead * 2 > self.size:
             self._noted = self._still_noted()
             self._heap = [entry for entry in self._heap if entry[2]._entry is entry]
             heapq.heapify(self._heap)
             self._dead = 0
+        self._bound = max(_FEW, self.size // 2)  # there may be more before it is worth a look
 
     def _still_noted(self) -> list[ItemT]:
         """Each of the noted that waits to be sorted in, where it was noted last."""
@@ -173,6 +180,8 @@ class Agenda(Generic[ItemT]):
             item = heapq.heappop(self._heap)[2]
             item._due = item._entry = None
             due.append(item)
+        if due:
+            self._bound = _FEW  # what no longer counts may be the greater part now
         return due
 
 
