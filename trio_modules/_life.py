@@ -26,7 +26,7 @@ from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
 from trio_modules._status import ModuleStatus
-from trio_modules._stepping import WOKEN
+from trio_modules._stepping import WOKEN, trap_of, wait_again
 from trio_modules._tasktree import child_tasks, format_stacks
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import callable_name
@@ -70,6 +70,14 @@ class LivingModule(HasMainTask, Protocol):
     def came_online(self) -> None: ...
     def began_to_stop(self) -> None: ...
     def run_ended(self) -> None: ...
+
+
+def _give_up(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.SUCCEEDED
+
+
+#: What all modules wait with that are parked: each of them would hold four objects for it.
+_PARKED = trap_of(_give_up)
 
 
 class _Extras:
@@ -253,7 +261,7 @@ class Life:
                     self._come_online()
                     trio.lowlevel.current_task().custom_sleep_data = self
                     try:
-                        await trio.lowlevel.wait_task_rescheduled(_give_up)
+                        await wait_again(_PARKED)
                     except trio.Cancelled as exc:
                         self._fell(exc)
                         raise
@@ -688,7 +696,7 @@ class Life:
     async def _park(self) -> None:
         """Wait for `_wake`: an event that costs nothing, since ten thousand modules wait here."""
         trio.lowlevel.current_task().custom_sleep_data = self
-        await trio.lowlevel.wait_task_rescheduled(_give_up)
+        await wait_again(_PARKED)
 
     @property
     def _parked(self) -> bool:
@@ -701,10 +709,6 @@ class Life:
         assert self.main_task is not None
         trio.lowlevel.reschedule(self.main_task, WOKEN)
         return True
-
-
-def _give_up(_: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
 
 
 def _described(exc: trio.Cancelled) -> str:
