@@ -282,3 +282,11 @@ def test_peers_do_works_that_exist(peer: Peer) -> None:
     works = re.findall(r'^    "([\w-]+)": PeerWork', text, re.MULTILINE)
     assert works
     assert set(works) <= {work.kind or work.name for work in WORKS}
+
+
+def test_some_curves_alone_can_be_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    """By their titles; one that no curve has is said, before anything runs."""
+    assert scaling.parse(["hooks", "queued tasks"]).names == ["hooks", "queued tasks"]
+    with pytest.raises(SystemExit):
+        scaling.parse(["hooks", "nonsense"])
+    assert "no curve is called nonsense" in capsys.readouterr().err
