@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import weakref
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +28,7 @@ from trio_modules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trio.testing import MockClock
 
@@ -966,3 +968,95 @@ async def test_nothing_is_lost_uncounted_over_restarts(
     figures = event.statistics()
     assert figures.delivered + figures.dropped == figures.triggered
     assert figures.delivered == len(seen)
+
+
+# ---------------------------------------------------------------------- what a reader leaves
+
+
+class Payload:
+    """Something that a hook keeps in its context."""
+
+
+payload: ContextVar[Payload | str] = ContextVar("payload", default="none")
+
+
+async def test_a_reader_that_has_ended_is_gone_at_once(autojump_clock: MockClock) -> None:
+    """with its context: in a module that restarts, the garbage collector has nothing to do."""
+    source, sink, event = pair(int)
+    kept: list[weakref.ref[Payload]] = []
+
+    @sink.hook(event)
+    async def keep(_: int) -> None:
+        value = Payload()
+        kept.append(weakref.ref(value))
+        payload.set(value)
+
+    gc.disable()
+    try:
+        async with App(source, sink) as app:
+            for _ in range(3):
+                await event.trigger(1)
+                await let_run()
+                await app.restart(sink)
+            assert [ref() for ref in kept] == [None, None, None]
+    finally:
+        gc.enable()
+
+
+class Meddling(trio.abc.Instrument):
+    """An instrument that does something when a reader begins."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        self.meddle = meddle
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        if task.name.startswith("<hook"):
+            self.meddle()
+
+
+async def test_readers_share_no_context(autojump_clock: MockClock) -> None:
+    """not even what an instrument sets as the one before begins."""
+    source, sink, event = pair(int)
+    seen: list[Payload | str] = []
+
+    async def look(_: int) -> None:
+        seen.append(payload.get())
+
+    for number in range(3):
+        sink.hook(event, name=f"hook-{number}")(look)
+    meddling = Meddling(lambda: payload.set("meddled"))
+    trio.lowlevel.add_instrument(meddling)
+    async with App(source, sink):
+        await event.trigger(1)
+        await let_run()
+    trio.lowlevel.remove_instrument(meddling)
+    assert seen == ["none"] * 3
+
+
+async def test_an_instrument_may_declare_a_hook_as_another_begins(
+    autojump_clock: MockClock,
+) -> None:
+    """it reads like any other."""
+    source, sink, event = pair(int)
+    seen: list[str] = []
+
+    @sink.hook(event)
+    async def first(_: int) -> None:
+        seen.append("first")
+
+    async def second(_: int) -> None:
+        seen.append("second")
+
+    def declare() -> None:
+        if not declared:
+            declared.append(second)
+            sink.hook(event, name="second")(second)
+
+    declared: list[object] = []
+    meddling = Meddling(declare)
+    trio.lowlevel.add_instrument(meddling)
+    async with App(source, sink):
+        await event.trigger(1)
+        await let_run()
+    trio.lowlevel.remove_instrument(meddling)
+    assert sorted(seen) == ["first", "second"]

@@ -120,19 +120,53 @@ def test_dropped_entries_take_no_more_memory_than_living_ones(living: int) -> No
     assert largest <= 2 * (living + 1) + 70
 
 
-def test_dropped_entries_leave_when_what_was_due_is_gone() -> None:
-    """what was few beside many that have come due since is no longer few."""
-    diary = Diary()
-    for number in range(1_000):
-        diary.put(float(number), f"{number}")
-    assert diary.agenda.next_time() == 0
-    for number in range(900, 1_000):
-        diary.drop(f"{number}")
-    assert len(diary.pop_due(849)) == 850
-    for number in range(850, 899):
-        diary.drop(f"{number}")
-    assert len(diary.agenda) == 1
-    assert diary.agenda.size <= 2 + 70
+@pytest.mark.parametrize("seed", range(60))
+def test_dropped_entries_are_few_whatever_came_before(seed: int) -> None:
+    """however items are added, dropped, sorted in and taken out, in whatever amounts."""
+    rng = random.Random(seed)
+    count = rng.choice([300, 1_000])
+    items = [Item() for _ in range(count)]
+    agenda: Agenda[Item] = Agenda(lambda _: None)
+    weights = [rng.random() ** 2 for _ in range(5)]
+    for _ in range(60):
+        kind, some = rng.choices(range(5), weights)[0], rng.choice([1, 5, count // 4, count])
+        due = sorted((item for item in items if item._due is not None), key=due_of)
+        if kind == 0:
+            for item in rng.sample(items, some):
+                agenda.add(item, float(rng.randint(0, 1_000)))
+        elif kind == 1:
+            agenda.next_time()
+        elif kind == 2:
+            agenda.pop_due(rng.randint(0, 400))
+        else:
+            for item in due[:some] if kind == 3 else due[-some:]:
+                agenda.drop(item)
+        assert len(agenda) == sum(item._due is not None for item in items)
+        if kind >= 2:
+            assert agenda.size <= max(2 * len(agenda), len(agenda) + 64)
+
+
+@pytest.mark.parametrize("sorted_in_before", [True, False])
+def test_few_of_many_are_many_when_many_have_left(*, sorted_in_before: bool) -> None:
+    """half of them are dropped and leave; of the others all that are dropped then are too many."""
+    agenda: Agenda[Item] = Agenda(lambda _: None)
+    items = [Item() for _ in range(1_000)]
+    for number, item in enumerate(items):
+        agenda.add(item, float(number))
+    if sorted_in_before:
+        agenda.sort_in()
+    for item in items[:500]:
+        agenda.drop(item)
+    assert agenda.next_time() == 500
+    for item in items[501:]:
+        agenda.drop(item)
+    assert len(agenda) == 1
+    assert agenda.size <= 65
+
+
+def due_of(item: Item) -> float:
+    assert item._due is not None
+    return item._due
 
 
 def test_what_is_added_again_has_its_last_time_and_turn() -> None:

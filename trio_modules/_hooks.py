@@ -276,7 +276,9 @@ class ModuleEvents:
             return
         hook.begun = True
         for _ in range(hook.concurrency):
-            self._context.run(_start_in, nursery, Reader(self, hook), _task_name(hook))
+            # In a copy, since an instrument of Trio's may do anything as a task begins.
+            context = self._context.copy()
+            context.run(_start_in, nursery, Reader(self, hook), _task_name(hook))
 
     def reader_begins(self, task: trio.lowlevel.Task, inbox: Inbox) -> None:
         """A task of the module reads for a hook."""

@@ -162,6 +162,7 @@ class Reader(Outermost):
                 inbox.give_back()
                 self._hook.event.forget_room()
             self._host.reader_ends(task)
+            del self._task  # which holds this
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
         self._hook.inbox.parked.remove(self._task)

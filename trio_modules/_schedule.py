@@ -123,13 +123,14 @@ class Agenda(Generic[ItemT]):
             self._tidy()
 
     def _tidy(self) -> None:
-        """Let those that no longer count leave if they are the greater part."""
-        if self._dead * 2 > self.size:
+        """Let those that no longer count leave if they are the greater part, and not few."""
+        if self._dead > _FEW and self._dead * 2 > self.size:
             self._noted = self._still_noted()
             self._heap = [entry for entry in self._heap if entry[2]._entry is entry]
             heapq.heapify(self._heap)
             self._dead = 0
-        self._bound = max(_FEW, self.size // 2)  # there may be more before it is worth a look
+        # So many may be dead before it is worth another look, unless some leave in another way.
+        self._bound = max(_FEW, self.size // 2)
 
     def _still_noted(self) -> list[ItemT]:
         """Each of the noted that waits to be sorted in, where it was noted last."""
@@ -145,6 +146,7 @@ class Agenda(Generic[ItemT]):
         noted, heap = self._still_noted(), self._heap
         self._sorted_in(noted)  # first: a Ctrl-C in here must leave none that nobody knows
         self._dead -= len(self._noted) - len(noted)
+        self._bound = _FEW
         self._noted = []
         all_at_once = len(noted) * _MANY > len(heap)
         for item in noted:
@@ -166,6 +168,7 @@ class Agenda(Generic[ItemT]):
         while heap and heap[0][2]._entry is not heap[0]:
             heapq.heappop(heap)
             self._dead -= 1
+            self._bound = _FEW
         return heap[0][0] if heap else math.inf
 
     @property
@@ -181,7 +184,7 @@ class Agenda(Generic[ItemT]):
             item._due = item._entry = None
             due.append(item)
         if due:
-            self._bound = _FEW  # what no longer counts may be the greater part now
+            self._tidy()  # what no longer counts may be the greater part now
         return due
 
 
