@@ -539,13 +539,13 @@ class AppRun:
         if part.status_waiters or part.events_made is not None:
             part.tell_status()
         self._seq += 1
-        if self._changes:
+        if self._changes.listening:
             worst = part.worst_failure
             self._publish(part, before, unit.status, worst, worst)
 
     def _failure_changed(self, part: Part, before: FailureStatus, after: FailureStatus) -> None:
         self._seq += 1
-        if self._changes:
+        if self._changes.listening:
             self._publish(part, part.status, part.status, before, after)
 
     def _publish(

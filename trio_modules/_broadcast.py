@@ -16,21 +16,22 @@ T = TypeVar("T")
 
 
 class Broadcast(Generic[T]):
-    """Values for whoever has subscribed, each reader with a buffer of its own."""
+    """Values for whoever has subscribed, each reader with a buffer of its own.
 
-    __slots__ = ("_readers", "lost")
+    Attributes:
+        lost: how many values slow readers have missed.
+        listening: whoever has subscribed; while that is nobody no value need be made.
+    """
+
+    __slots__ = ("listening", "lost")
 
     def __init__(self) -> None:
         self.lost = 0
-        self._readers: dict[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]] = {}
-
-    def __bool__(self) -> bool:
-        """Whether anybody listens: who publishes needn't make a value otherwise."""
-        return bool(self._readers)
+        self.listening: dict[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]] = {}
 
     def publish(self, value: T) -> None:
         """Hand *value* to every reader; a full one loses its oldest value."""
-        for sender, spare in list(self._readers.items()):
+        for sender, spare in list(self.listening.items()):
             try:
                 sender.send_nowait(value)
             except trio.WouldBlock:
@@ -40,10 +41,10 @@ class Broadcast(Generic[T]):
 
     def end(self) -> None:
         """End all subscriptions: their readers see what is buffered, then the end of channel."""
-        for sender, spare in self._readers.items():
+        for sender, spare in self.listening.items():
             sender.close()
             spare.close()
-        self._readers.clear()
+        self.listening.clear()
 
     @asynccontextmanager
     async def subscribe(self, buffer: int) -> AsyncIterator[trio.MemoryReceiveChannel[T]]:
@@ -52,13 +53,13 @@ class Broadcast(Generic[T]):
         sender, receiver = trio.open_memory_channel[T](buffer)
         # The spare end is what makes room in a full buffer, and keeps a reader that closed its
         # own end early from breaking the sender.
-        self._readers[sender] = receiver.clone()
+        self.listening[sender] = receiver.clone()
         try:
             await trio.lowlevel.checkpoint()
             yield receiver
         finally:
             receiver.close()
-            spare = self._readers.pop(sender, None)
+            spare = self.listening.pop(sender, None)
             if spare is not None:
                 spare.close()
                 sender.close()

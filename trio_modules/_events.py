@@ -574,10 +574,10 @@ class Outlet:
 
     def _tell(self, item: object) -> None:
         data, source = (item.data, item.source) if isinstance(item, Injected) else (item, "")
-        if self.own:
+        if self.own.listening:
             self.own.publish(data)
         everything = self.source.everything
-        if everything:
+        if everything.listening:
             everything.publish(Occurrence(self.face, data, trio.current_time(), source))
 
     # ------------------------------------------------------------ waiting

@@ -96,13 +96,13 @@ class ModuleEvents:
         """Take in a new event of the module."""
         self.events[event.name] = event
         self.faces[event.name] = event.face
-        event.watched = self._room is not None and bool(self._room.everything)
+        event.watched = self._room is not None and bool(self._room.everything.listening)
 
     def watch(self) -> None:
         """Who listens has changed."""
-        everything = self._room is not None and bool(self._room.everything)
+        everything = self._room is not None and bool(self._room.everything.listening)
         for event in self.events.values():
-            event.watched = everything or bool(event.own)
+            event.watched = everything or bool(event.own.listening)
 
     def new_inbox(self, name: str, size: int, overflow: Overflow) -> Inbox:
         return Inbox(f"{self.module.name}/{name}", self.module, size, overflow, self)

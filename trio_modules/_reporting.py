@@ -155,7 +155,7 @@ class Reporter:
             logger.log(level, "%s%s", where, error.message, exc_info=_exc_info(error, level))
         if self._stderr:
             self._write(error)
-        if self.readers:
+        if self.readers.listening:
             self.readers.publish(error)
 
     def _logger(self, module: str) -> logging.Logger:
@@ -182,7 +182,7 @@ class Reporter:
         self._last = (module, task_name, task_type, severity, exc, now)
         self.reported += 1
         level = _LEVELS.get(severity, logging.ERROR)
-        if self._stderr or self.readers or self._logger(module).isEnabledFor(level):
+        if self._stderr or self.readers.listening or self._logger(module).isEnabledFor(level):
             error = self.last_error
             assert error is not None
             self._hand_out(error)

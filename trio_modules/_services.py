@@ -71,12 +71,17 @@ class RestartGate:
     A worker passes before it runs again and holds its place for `settle` seconds, even if it
     fails sooner; the others wait, first come first served. After an outage that all workers share
     they so come back in a ramp.
+
+    Attributes:
+        is_limited: whether anybody has to pass; not while `settle` is 0.
+        settling: how many hold a place.
     """
 
     def __init__(self, timers: Timers, limit: int, settle: float) -> None:
         self._timers = timers
         self._limit = check_count("max_concurrent_restarts", limit, minimum=1)
         self._settle = check_seconds("restart_settle", settle, finite=True)
+        self.is_limited = self._settle > 0
         self._waiting: deque[trio.Event] = deque()
         self.settling = 0
 
@@ -100,6 +105,7 @@ class RestartGate:
     @settle.setter
     def settle(self, value: float) -> None:
         self._settle = check_seconds("restart_settle", value, finite=True)
+        self.is_limited = self._settle > 0
         self._admit()
 
     async def enter(self) -> None:
@@ -133,7 +139,7 @@ class RestartGate:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and (self._settle == 0 or self.settling < self._limit):
+        while self._waiting and (not self.is_limited or self.settling < self._limit):
             self.settling += 1
             self._waiting.popleft().set()
 
@@ -305,7 +311,7 @@ class ServiceWorker:
 
     def _goes_on_at_once(self, delay: float) -> bool:
         """Whether nothing is to be waited for after an attempt that has let others run."""
-        if delay or self._host.gate.settle:
+        if delay or self._host.gate.is_limited:
             return False
         assert self.task is not None
         return self.task._schedule_points != self._points  # else it could spin
@@ -355,7 +361,9 @@ class ServiceWorker:
             self._began = self.since = now
             if delay is None:
                 raised = self._give_up(failure)
-            elif self._host.changes or not self._goes_on_at_once(delay):  # else it is over at once
+            elif self._host.changes.listening or not self._goes_on_at_once(
+                delay
+            ):  # else it is over at once
                 self._show_restart(failure, now)
         if not raised:
             kind, severity = "service-worker", "info" if asked.quiet else "panic"
@@ -394,7 +402,7 @@ class ServiceWorker:
         if delay:
             self._enter("backoff")
             await trio.sleep(delay)
-        holds_place = self._host.gate.settle > 0
+        holds_place = self._host.gate.is_limited
         if holds_place:
             self._enter("waiting")
             await self._host.gate.enter()

@@ -241,8 +241,8 @@ FAULTS = (
     Fault(
         "one too many is within its first seconds",
         "_services",
-        "self._settle == 0 or self.settling < self._limit",
-        "self._settle == 0 or self.settling <= self._limit",
+        "not self.is_limited or self.settling < self._limit",
+        "not self.is_limited or self.settling <= self._limit",
     ),
     Fault(
         "a place in the restart capacity isn't given back",
