@@ -168,6 +168,7 @@ class ServiceWorker:
         "_ready",
         "_restart_asked",
         "_restart_on_return",
+        "_says_it_restarts",
         "_scope",
         "_tracker",
         "_wants_status",
@@ -209,6 +210,7 @@ class ServiceWorker:
         self._points = 0  # where its task was in Trio's count of its steps when the attempt began
         self._cancelled = ""
         self._restart_asked = False
+        self._says_it_restarts = False
         self._scope: trio.CancelScope | None = None
         self._done: trio.Event | None = None
 
@@ -304,7 +306,8 @@ class ServiceWorker:
                 return delay
             if self._goes_on_at_once(delay):
                 self.restarts += 1
-                self._settled(self.restarts)
+                if self._says_it_restarts:
+                    self._settled(self.restarts)
             else:
                 await self._pause(delay)
                 self._began = self.since = trio.current_time()
@@ -381,6 +384,7 @@ class ServiceWorker:
 
     def _show_restart(self, failure: BaseException, now: float) -> None:
         """Say that it has failed and will be restarted, until that has settled."""
+        self._says_it_restarts = True
         why = f"restarting after {shown(failure)}"
         self._module.set_failure(
             FailureStatus(FailureLevel.WARNING, f"{self.name}:restarting", why, "", now)
@@ -428,6 +432,7 @@ class ServiceWorker:
 
     def _settled(self, attempt: int) -> None:
         if attempt == self.restarts and self.state == "running":
+            self._says_it_restarts = False
             self._module.resolve_failure(f"{self.name}:restarting")
 
     # ------------------------------------------------------------ small change
