@@ -100,6 +100,10 @@ class Hook:
         """Whether it drops nothing while it is open."""
         return self.plan.overflow is Overflow.WAIT or self.plan.buffer >= ENDLESS
 
+    @property
+    def drops_oldest(self) -> bool:
+        return self.plan.overflow is Overflow.DROP_OLDEST and not self.keeps_all
+
     def leave_online(self) -> None:
         """Its module leaves ONLINE: it drains, or comes back later with what it has."""
         if self.keeps_all and self.may_begin:
@@ -175,6 +179,8 @@ class EventRules(Rules):
         self.data[record.token] = self.waiting[record.token] = datum
         for hook in self.by_event[record.what]:
             hook.newest = None  # it may get this one before the trigger returns
+            if hook.drops_oldest:
+                hook.owed.clear()  # this may take the place of what was given back
 
     def on_sent(self, record: Record) -> None:
         datum, answer = self.data[record.token], record.text

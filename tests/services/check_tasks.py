@@ -430,9 +430,12 @@ class TaskRules(Rules):
         task.vague = task.vague or task.touched == self.now
         task.token = None
         retry = record.text.startswith("raised Retry") and not task.cancelled
-        works = self.ground.seen[task.module].status >= ModuleStatus.STARTING
+        status = self.ground.seen[task.module].status
+        works = status >= ModuleStatus.STARTING
         if retry and works:
             self.try_again(task, execution)
+        elif retry and status is ModuleStatus.STOPPING:
+            task.attempt = 1  # it may be tried again, until it is its module's turn
         else:
             task.attempt = 1
             self.resolve(task, self.result_of(execution, record.text))
