@@ -887,18 +887,18 @@ def check_stop_errors(run: Run, began: int | None) -> Iterator[str]:
 def began_to_stop(run: Run, shutdown: int | None) -> int | None:
     """From where in the trace on a module that stops does so because the app goes down.
 
-    While the body has time to end, what was asked for before goes on, a restart for example.
+    While the body has time to end, what was asked for before goes on, a restart for example, and
+    what crashes stops for that.
     """
     if shutdown is None:
         return None
-    body_open = changed = False
+    body_open = False
     latest = run.records[shutdown].time + run.plan.stop_timeout
     for index, record in enumerate(run.records):
         if record.kind == "block" and record.what in ("body", "body over"):
             body_open = record.what == "body"
-        changed = changed or record.what in CHANGES
         if index >= shutdown and (not body_open or record.time >= latest - EPSILON):
-            return index if changed else shutdown
+            return index
     return shutdown
 
 
