@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import sys
+import types
 from contextvars import ContextVar
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
@@ -965,3 +966,30 @@ def test_many_hooks_cost_no_more_each_than_few() -> None:
     trio.run(life, 100)  # fills caches
     few = min(trio.run(life, 500) for _ in range(5))
     assert trio.run(life, 16_000) < 4 * few
+
+
+async def test_a_hook_that_awaits_what_is_not_trios_fails_alone(autojump_clock: MockClock) -> None:
+    """Trio throws its complaint into the task; it is reported, and the hook goes on."""
+
+    @types.coroutine
+    def foreign() -> Generator[object, object, None]:
+        yield "for another loop"
+
+    source, sink, event = pair(int)
+    seen: list[int] = []
+
+    @sink.hook(event, name="mixed")
+    async def mixed(number: int) -> None:
+        if number == 0:
+            await foreign()
+        seen.append(number)
+
+    async def use() -> None:
+        await event.trigger(0)
+        await event.trigger(1)
+        await let_run()
+
+    reports = await reports_of(App(source, sink), use)
+    assert seen == [1]
+    assert [report.task_name for report in reports] == ["mixed"]
+    assert "unrecognized yield" in str(reports[0].exception)

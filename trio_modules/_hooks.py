@@ -22,7 +22,7 @@ from trio_modules._order import near_misses
 from trio_modules._reading import Hook, HookModule, Reader
 from trio_modules._reporting import Reporter
 from trio_modules._status import HookInfo, ModuleStatus
-from trio_modules._stepping import itself
+from trio_modules._stepping import start_in
 from trio_modules._timers import Timers
 
 __all__ = ["EventRoom", "ModuleEvents", "find_event"]
@@ -278,7 +278,7 @@ class ModuleEvents:
         for _ in range(hook.concurrency):
             # In a copy, since an instrument of Trio's may do anything as a task begins.
             context = self._context.copy()
-            context.run(_start_in, nursery, Reader(self, hook), _task_name(hook))
+            context.run(start_in, nursery, Reader(self, hook), _task_name(hook))
 
     def reader_begins(self, task: trio.lowlevel.Task, inbox: Inbox) -> None:
         """A task of the module reads for a hook."""
@@ -337,10 +337,6 @@ class ModuleEvents:
         return task.name.startswith(_READER) and any(
             hook.begun and task.name == _task_name(hook) for hook in self.hooks
         )
-
-
-def _start_in(nursery: trio.Nursery, reader: Reader, name: str) -> None:
-    nursery.start_soon(itself, reader, name=name)
 
 
 def _is_at_work(inbox: Inbox) -> bool:

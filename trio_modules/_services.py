@@ -364,9 +364,7 @@ class ServiceWorker:
             self._began = self.since = now
             if delay is None:
                 raised = self._give_up(failure)
-            elif self._host.changes.listening or not self._goes_on_at_once(
-                delay
-            ):  # else it is over at once
+            elif self._host.changes.listening or not self._goes_on_at_once(delay):
                 self._show_restart(failure, now)
         if not raised:
             kind, severity = "service-worker", "info" if asked.quiet else "panic"
@@ -383,7 +381,10 @@ class ServiceWorker:
         return caught.failure, caught.passing is None
 
     def _show_restart(self, failure: BaseException, now: float) -> None:
-        """Say that it has failed and will be restarted, until that has settled."""
+        """Say that it has failed and will be restarted, until that has settled.
+
+        Nobody need be told of what is over in the same step, unless somebody listens.
+        """
         self._says_it_restarts = True
         why = f"restarting after {shown(failure)}"
         self._module.set_failure(

@@ -33,6 +33,7 @@ __all__ = [
     "first_step",
     "itself",
     "run_in_context",
+    "start_in",
     "trap_of",
     "wait_again",
 ]
@@ -111,6 +112,11 @@ class Outermost(Coroutine[object, object, None]):
 def itself(coro: Coroutine[object, object, T]) -> Coroutine[object, object, T]:
     """For `Nursery.start_soon`, which calls something that returns a coroutine."""
     return coro
+
+
+def start_in(nursery: trio.Nursery, coro: Coroutine[object, object, object], name: str) -> None:
+    """Start a task of *coro* in the nursery; `Context.run` calls it where a context is given."""
+    nursery.start_soon(itself, coro, name=name)
 
 
 class Rest(Generic[T]):

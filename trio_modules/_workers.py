@@ -20,7 +20,7 @@ from trio_modules._exceptions import ModuleOffline, add_note
 from trio_modules._reporting import Caught, Reporter, asked_for, take_apart
 from trio_modules._seam import AnyAsyncFn, CallKind, Seam, SeamedModule
 from trio_modules._status import ModuleStatus, WorkCounts
-from trio_modules._stepping import Outermost, itself
+from trio_modules._stepping import Outermost, itself, start_in
 from trio_modules._tasktree import format_thread
 from trio_modules._util import callable_name, check_async, check_call, make_coroutine
 
@@ -194,7 +194,7 @@ class Workers:
         else:
             context = copy_context()
             context.run(owner_var.set, self.module)
-            context.run(_start_in, nursery, coro, name)
+            context.run(start_in, nursery, coro, name)
         self.started += 1
 
     async def _contain_within(
@@ -512,7 +512,3 @@ class _Contained(Outermost):
     def close(self) -> None:
         self._coro.close()
         self._coro = _ENDED
-
-
-def _start_in(nursery: trio.Nursery, coro: Coroutine[object, object, object], name: str) -> None:
-    nursery.start_soon(itself, coro, name=name)
