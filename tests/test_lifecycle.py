@@ -46,7 +46,7 @@ from trio_modules import (
 )
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -1777,6 +1777,87 @@ async def test_a_stray_cancelled_in_a_shielded_stop_function_is_a_failure(
             await trio.sleep(30)
         found = [report.exception async for report in reports]
     assert any(exc is stray for exc in found)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_cancelled_under_way_when_its_lifespan_is_left_is_genuine(seed: int, late: float) -> None:
+    """what is left is shielded, perhaps before those who were cancelled before have had a turn."""
+
+    async def main() -> None:
+        db, other = Module("db"), Module("other", enabled=True)
+        app = App(db, other, managed=True)
+
+        @other.guarded
+        async def work() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(late)
+
+        async def child() -> None:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(work)
+
+        @db.lifespan
+        async def first() -> AsyncGenerator[None, None]:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child)
+                yield
+
+        @db.lifespan
+        async def never_there() -> AsyncGenerator[None, None]:
+            await other.wait_online()
+            await trio.sleep_forever()
+            yield
+
+        async with app.reports() as reports:
+            async with app:
+                await start_and_give_up(app, db)
+            assert await drain(reports) == []
+
+    with deterministic_scheduling(seed):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_a_stray_cancelled_in_the_end_of_a_lifespan_is_a_failure(
+    autojump_clock: MockClock,
+) -> None:
+    """its start was cancelled around it, but the shield lies between."""
+    db, other = Module("db"), Module("other", enabled=True)
+    app = App(db, other, managed=True)
+    stray = await stray_cancelled()
+
+    @db.lifespan
+    async def first() -> AsyncGenerator[None, None]:
+        yield
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.guarded(raising(stray)))
+        raise stray
+
+    @db.lifespan
+    async def never_there() -> AsyncGenerator[None, None]:
+        await trio.sleep_forever()
+        yield
+
+    async with app.reports() as reports:
+        async with app:
+            with pytest.raises(ExceptionGroup):
+                await start_and_give_up(app, db)
+        guarded, leaving = await drain(reports)
+    assert guarded.exception is stray
+    assert stray in list(chain_of(leaving.exception))
+
+
+async def start_and_give_up(app: App, module: Module) -> None:
+    """Want a module for a second that doesn't come online in that time."""
+    async with trio.open_nursery() as nursery:
+        module.enable()
+        nursery.start_soon(app.manage)
+        await trio.sleep(1)
+        module.disable()
+        await app.manage()
 
 
 # --- which error it is, when several things end at once ----------------------------------------

@@ -21,7 +21,7 @@ from trio_modules._abc import Ending
 from trio_modules._context import HasMainTask, owner_var
 from trio_modules._exceptions import BaseExceptionGroup, StartError, shown
 from trio_modules._lifecycle import Supervisor, Unit
-from trio_modules._reporting import Caught, Reporter, take_apart
+from trio_modules._reporting import Caught, Reporter, shield_late, take_apart
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
@@ -211,7 +211,7 @@ class Life:
                 await self._work(alone=False)
                 await self._finish()
             self._module.stop_triggering()
-            extras.exit_scope.shield = True
+            shield_late(extras.exit_scope)
             self._arm_late()
             if extras.expired:
                 extras.exit_scope.cancel(reason=self._late_reason)

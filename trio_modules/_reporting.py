@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -19,8 +20,9 @@ import trio
 from trio_modules._broadcast import Broadcast
 from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartNow, shown
 from trio_modules._reports import ModuleError
+from trio_modules._tasktree import tasks_below
 
-__all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "take_apart"]
+__all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "shield_late", "take_apart"]
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
@@ -65,8 +67,31 @@ def take_apart(exc: BaseException) -> Caught:
     return Caught(exc, tuple(_fatal_leaves(exc)), None)
 
 
+#: The tasks of a run that a shield came too late for.
+_Reached = weakref.WeakSet[trio.lowlevel.Task]
+_REACHED = trio.lowlevel.RunVar[_Reached | None]("reached by a cancellation", None)
+
+
+def shield_late(scope: trio.CancelScope) -> None:
+    """Shield *scope*, which the current task is in, though what is around it may be cancelled.
+
+    Its child tasks may have a `trio.Cancelled` on its way to them, and can't see any more where
+    that comes from when they come to their turn: it is remembered for them.
+    """
+    if trio.current_effective_deadline() == -math.inf:
+        reached = _REACHED.get()
+        if reached is None:
+            reached = _Reached()
+            _REACHED.set(reached)
+        reached.update(tasks_below(trio.lowlevel.current_task()))
+    scope.shield = True
+
+
 def _is_cancelled() -> bool:
-    return trio.current_effective_deadline() == -math.inf
+    if trio.current_effective_deadline() == -math.inf:
+        return True
+    reached = _REACHED.get()
+    return reached is not None and trio.lowlevel.current_task() in reached
 
 
 def _passes(exc: BaseException, cancelled: bool) -> bool:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import linecache
 import sys
 import traceback
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 import trio
 
-__all__ = ["child_tasks", "format_stack", "format_stacks", "format_thread", "format_tree"]
+__all__ = [
+    "child_tasks",
+    "format_stack",
+    "format_stacks",
+    "format_thread",
+    "format_tree",
+    "tasks_below",
+]
 
 _STEP = "  "
 
@@ -53,6 +60,15 @@ def format_stacks(tasks: Iterable[trio.lowlevel.Task]) -> str:
 def child_tasks(nursery: trio.Nursery) -> list[trio.lowlevel.Task]:
     """The tasks of a nursery in an order that doesn't depend on their addresses."""
     return sorted(nursery.child_tasks, key=lambda task: (task.name, task._counter))
+
+
+def tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    """All tasks in the nurseries that *task* holds, and in those of these tasks."""
+    above = [task]
+    while above:
+        for nursery in above.pop().child_nurseries:
+            above += nursery.child_tasks
+            yield from nursery.child_tasks
 
 
 def format_tree(
