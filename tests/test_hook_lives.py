@@ -1003,6 +1003,29 @@ async def test_a_reader_that_has_ended_is_gone_at_once(autojump_clock: MockClock
         gc.enable()
 
 
+@pytest.mark.parametrize("batch", [None, 3])
+async def test_a_hook_that_is_idle_holds_no_event(
+    autojump_clock: MockClock, batch: int | None
+) -> None:
+    """what was handled last may be large, and the next may come in a year."""
+    source, sink, event = pair(Payload)
+
+    async def handle(_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    if batch is None:
+        sink.hook(event, handle)
+    else:
+        sink.hook(event, handle, batch=batch)
+    async with App(source, sink):
+        data = Payload()
+        kept = weakref.ref(data)
+        await event.trigger(data)
+        await let_run()
+        del data
+        assert kept() is None
+
+
 class Meddling(trio.abc.Instrument):
     """An instrument that does something when a reader begins."""
 

@@ -6,11 +6,15 @@ handled nor given back; one that is handled by a reader that is cancelled, since
 to the next run; a reader that lets nobody else have a turn.
 """
 
+# ruff: noqa: ASYNC105 - what a coroutine awaits, these generators yield from
+
 from __future__ import annotations
 
 import math
+import operator
 import random
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -21,13 +25,15 @@ from trio_modules._events import BaseEvent, EventModule, Inbox, Injected, Outlet
 from trio_modules._exceptions import add_note, shown
 from trio_modules._failure import FailureLevel
 from trio_modules._reporting import Reporter, take_apart
-from trio_modules._seam import AnyAsyncFn, SeamedModule
-from trio_modules._stepping import TURN, Outermost, trap_of, wait_again
+from trio_modules._seam import SeamedModule
+from trio_modules._stepping import TURN, Outermost, trap_of
+from trio_modules._util import coroutine_function
 from trio_modules._workers import Workers
 
 __all__ = ["Hook", "HookModule", "HookSource", "Reader", "ReadersHost"]
 
 HookFn = Callable[..., Awaitable[object]]
+HookCall = Callable[[object], Coroutine[object, Any, object]]
 
 #: How many events a hook takes before it looks whether that takes too long.
 LOOK = 16
@@ -87,6 +93,7 @@ class Hook:
         concurrency: how many may be handled at a time.
         batch: how many are handed over at a time; None for one, and no sequence.
         retry: how soon the same events are given again when it fails; None for never.
+        call: a call of the function that gives a coroutine.
         event: the event, once it is known.
         source: the events that it is one of.
         is_open: whether the event puts its data into the inbox.
@@ -102,11 +109,15 @@ class Hook:
     concurrency: int = 1
     batch: int | None = None
     retry: Backoff | None = None
+    call: HookCall = attrs.field(init=False)
     event: Outlet | None = None
     source: HookSource | None = None
     is_open: bool = False
     begun: bool = False
     lost: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.call = coroutine_function(self.fn)
 
     def open(self) -> None:
         """From now on it gets what is triggered."""
@@ -125,20 +136,29 @@ class Hook:
 class Reader(Outermost):
     """One of the readers of a hook: the coroutine of its task, with what that waits with.
 
-    Waking a task asks its coroutine for its `send`. A real one makes that anew each time, and an
-    event that wakes a hundred thousand so made the garbage collector look at everything there is.
+    An event may wake a hundred thousand, and what each of them holds has to come out of memory
+    then. So there is one frame, that of a generator, since only such can yield to Trio by itself;
+    and `send` is at hand: Trio asks for it at each wake-up, and a coroutine makes it anew.
     """
 
     __slots__ = ("_hook", "_host", "_task", "send")
 
     send: Callable[[object], object]
+    _coro: Generator[object, Any, None]
     _task: trio.lowlevel.Task
 
     def __init__(self, host: ReadersHost, hook: Hook) -> None:
         self._host = host
         self._hook = hook
-        self._coro = self._read()
+        self._coro = self._some() if hook.batch or hook.retry else self._each()
         self.send = self._coro.send
+
+    cr_frame = property(operator.attrgetter("_coro.gi_frame"))
+    cr_await = property(operator.attrgetter("_coro.gi_yieldfrom"))
+    cr_running = property(operator.attrgetter("_coro.gi_running"))
+    cr_suspended = property(operator.attrgetter("_coro.gi_suspended"))
+    cr_code = property(operator.attrgetter("_coro.gi_code"))
+    cr_origin = None
 
     def throw(self, *exc_info: Any) -> object:
         return self._coro.throw(*exc_info)
@@ -146,82 +166,98 @@ class Reader(Outermost):
     def close(self) -> None:
         self._coro.close()
 
-    async def _read(self) -> None:
-        """Read, from its beginning to its end."""
-        assert self._hook.event is not None
-        inbox = self._hook.inbox
-        task = self._task = trio.lowlevel.current_task()
-        inbox.readers[task] = None
-        self._host.reader_begins(task, inbox)
-        read = self._some if self._hook.batch or self._hook.retry else self._each
-        try:
-            await read(trap_of(self._unpark))
-        finally:
-            del inbox.readers[task]
-            if not inbox.readers:
-                inbox.give_back()
-                self._hook.event.forget_room()
-            self._host.reader_ends(task)
-            del self._task  # which holds this
+    def _begin(self) -> object:
+        """Its first step; what to yield to Trio for a wait."""
+        self._task = trio.lowlevel.current_task()
+        self._hook.inbox.readers[self._task] = None
+        self._host.reader_begins(self._task, self._hook.inbox)
+        return trap_of(self._unpark)
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
         self._hook.inbox.parked.remove(self._task)
         return trio.lowlevel.Abort.SUCCEEDED
 
+    def _end(self) -> None:
+        """Its last step."""
+        event, inbox = self._hook.event, self._hook.inbox
+        assert event is not None
+        del inbox.readers[self._task]
+        if not inbox.readers:
+            inbox.give_back()
+            event.forget_room()
+        self._host.reader_ends(self._task)
+        del self._task  # which holds this
+
     # What comes in the step of a crash is for the next run, so a reader that was woken looks first
     # whether it is cancelled. It is not while the module's own task is parked, with the mark of
     # that: they share a nursery, and who cancels that wakes the one at once.
 
-    async def _each(self, trap: object) -> None:
+    @types.coroutine
+    def _each(self) -> Generator[object, Any, None]:
         """Handle one event after the other; let everybody else have a turn between slices."""
-        hook, host, this = self._hook, self._host, self._task
-        outlet, inbox = hook.event, hook.inbox
-        main, seam = host.module.main_task, host.module.seam
+        trap = self._begin()
+        host, this, call, inbox = self._host, self._task, self._hook.call, self._hook.inbox
+        main, seam, outlet = host.module.main_task, host.module.seam, self._hook.event
         items, parked = inbox.items, inbox.parked
         assert main is not None
         assert outlet is not None
-        while True:
-            while not items:  # who was woken may find that another was quicker
-                parked.append(this)
-                if host.idle is not None:
-                    host.idle.set()
-                await wait_again(trap)
-                if main.custom_sleep_data is None:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-            fn = self._function() if seam.interceptors else hook.fn
-            item, left, looks = None, LOOK, LOOKS
-            until = trio.current_time() + TURN if len(items) > LOOK else math.inf
-            inbox.busy += 1
-            try:
-                while items and (left or (looks and trio.current_time() < until)):
-                    if not left:
-                        left, looks = LOOK, looks - 1
-                    left -= 1
+        left, looks, until = LOOK, LOOKS, trio.current_time() + TURN
+        item: object
+        data: object
+        try:
+            while True:
+                if not items:
+                    item = data = None  # nobody else may hold what was handled
+                    parked.append(this)
+                    if host.idle is not None:
+                        host.idle.set()
+                    (yield trap).unwrap()
+                    if main.custom_sleep_data is None:
+                        yield from trio.lowlevel.checkpoint_if_cancelled()
+                    left, looks = LOOK, LOOKS
+                    until = trio.current_time() + TURN if len(items) > LOOK else math.inf
+                    continue  # who was woken may find that another was quicker
+                left -= 1
+                inbox.busy += 1
+                try:
                     item = items.popleft()
                     if inbox.senders:
                         inbox.refill()
-                    await fn(item.data if outlet.injects and type(item) is Injected else item)
-            except BaseException as exc:
-                self._failed(exc, [item])
-                await trio.lowlevel.checkpoint_if_cancelled()
-            finally:
-                inbox.busy -= 1
-            if items:
-                await trio.lowlevel.checkpoint()
+                    data = item.data if outlet.injects and type(item) is Injected else item
+                    fn: HookCall = self._intercepted if seam.interceptors else call
+                    yield from fn(data)
+                except BaseException as exc:
+                    left = looks = 0
+                    self._failed(exc, [item])
+                    yield from trio.lowlevel.checkpoint_if_cancelled()
+                finally:
+                    inbox.busy -= 1
+                if left <= 0 and items:
+                    left, looks = LOOK, looks - 1
+                    if looks < 0 or trio.current_time() >= until:
+                        yield from trio.lowlevel.checkpoint()
+                        looks, until = LOOKS, trio.current_time() + TURN
+        finally:
+            self._end()
 
-    async def _some(self, trap: object) -> None:
+    @types.coroutine
+    def _some(self) -> Generator[object, Any, None]:
         """Handle what is there, as many at a time as the hook says, until that has worked."""
+        trap = self._begin()
         inbox = self._hook.inbox
-        while True:
-            while not inbox.items:
-                inbox.parked.append(self._task)
-                if self._host.idle is not None:
-                    self._host.idle.set()
-                await wait_again(trap)
-                await trio.lowlevel.checkpoint_if_cancelled()
-            await self._handle_some(inbox)
-            if inbox.items:
-                await trio.lowlevel.checkpoint()
+        try:
+            while True:
+                while not inbox.items:
+                    inbox.parked.append(self._task)
+                    if self._host.idle is not None:
+                        self._host.idle.set()
+                    (yield trap).unwrap()
+                    yield from trio.lowlevel.checkpoint_if_cancelled()
+                yield from self._handle_some(inbox)
+                if inbox.items:
+                    yield from trio.lowlevel.checkpoint()
+        finally:
+            self._end()
 
     async def _handle_some(self, inbox: Inbox) -> None:
         count = min(len(inbox.items), self._hook.batch or 1)
@@ -236,24 +272,19 @@ class Reader(Outermost):
             else:
                 inbox.could_not_finish(number, taken)
 
-    def _function(self) -> AnyAsyncFn:
-        """What to call for one slice of events: its function, or what others put in its place."""
-        module, hook = self._host.module, self._hook
-        if not module.seam.interceptors:
-            return hook.fn
-
-        def ask_each_time(data: object) -> Awaitable[object]:
-            return module.around("hook", hook.name, hook.fn)(data)
-
-        return ask_each_time
+    async def _intercepted(self, data: object) -> None:
+        """Call what others put in the place of its function, this time."""
+        hook = self._hook
+        await self._host.module.around("hook", hook.name, hook.fn)(data)
 
     async def _give(self, taken: list[object]) -> None:
         hook, module = self._hook, self._host.module
         data = [item.data if isinstance(item, Injected) else item for item in taken]
         failures = 0
         while True:
+            call = self._intercepted if module.seam.interceptors else hook.call
             try:
-                await self._function()(data[0] if hook.batch is None else data)
+                await call(data[0] if hook.batch is None else data)
             except BaseException as exc:
                 ends_app = self._failed(exc, taken)
                 await trio.lowlevel.checkpoint_if_cancelled()

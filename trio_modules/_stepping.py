@@ -15,7 +15,7 @@ import operator
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import trio
 
@@ -92,10 +92,10 @@ class Outermost(Coroutine[object, object, None]):
 
     __slots__ = ("_coro",)
 
-    _coro: Coroutine[object, object, object]
+    _coro: Coroutine[object, object, object] | Generator[object, Any, object]
 
     # Trio's locks ask for the state of their holder's coroutine.
-    cr_frame: property = property(operator.attrgetter("_coro.cr_frame"))
+    cr_frame = property(operator.attrgetter("_coro.cr_frame"))
     cr_await = property(operator.attrgetter("_coro.cr_await"))
     cr_running = property(operator.attrgetter("_coro.cr_running"))
     cr_suspended = property(operator.attrgetter("_coro.cr_suspended"))

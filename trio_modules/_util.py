@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
 
-    from typing_extensions import TypeVarTuple, Unpack
+    from typing_extensions import ParamSpec, TypeVarTuple, Unpack
 
+    P = ParamSpec("P")
     ArgsT = TypeVarTuple("ArgsT")
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "check_identifier",
     "check_names",
     "check_seconds",
+    "coroutine_function",
     "make_coroutine",
     "name_exceptions",
     "takes_keyword",
@@ -177,6 +179,20 @@ def make_coroutine(
     if type(coro) is CoroutineType:
         return coro
     return awaiting(coro)
+
+
+def coroutine_function(
+    fn: Callable[P, Awaitable[object]],
+) -> Callable[P, Coroutine[object, object, object]]:
+    """*fn* if its calls give coroutines for sure, as nearly all do, else one that awaits them."""
+    code = _plain_code(fn)
+    if code is not None and code.co_flags & inspect.CO_COROUTINE:
+        return cast("Callable[P, Coroutine[object, object, object]]", fn)
+
+    async def call(*args: P.args, **kwargs: P.kwargs) -> object:
+        return await fn(*args, **kwargs)
+
+    return call
 
 
 async def awaiting(awaitable: Awaitable[object]) -> object:
