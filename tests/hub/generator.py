@@ -1,11 +1,12 @@
 """Sends numbered syslog messages over TCP and counts them: a program of its own.
 
-    python generator.py PORT COUNT [--connections N] [--mark N] [--octet-count]
+    python generator.py PORT COUNT [--connections N] [--pause N] [--octet-count]
 
-Connection C sends its messages 0, 1, 2, ... as from app C, all of them as long.  When `--mark`
-messages were sent it prints "mark".  At the end, which is when the hub has taken everything and
-closed the connections, or broke them, it prints as JSON how many messages were sent (begun, if
-the connection broke) per connection, and how long the longest send took.
+Connection C sends its messages 0, 1, 2, ... as from app C, all of them as long.  When `--pause`
+messages were sent it prints "paused" and waits for a line of its input.  At the end, which is when
+the hub has taken everything and closed the connections, or broke them, it prints as JSON how many
+messages were sent (begun, if the connection broke) per connection, and how long the longest send
+took.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import socket
+import sys
 import time
 
 CHUNK = 50  # messages to a send
@@ -62,16 +64,17 @@ class Sender:
         self._socket.recv(1)
 
 
-def send_all(senders: list[Sender], count: int, mark: int) -> None:
+def send_all(senders: list[Sender], count: int, pause: int) -> None:
     """Send `count` messages, in turns; return when that is done."""
     sent = 0
     while sent < count:
         for sender in senders:
             sender.send(min(CHUNK, count - sent))
             sent = sum(sender.sent for sender in senders)
-            if mark and sent >= mark:
-                print("mark", flush=True)
-                mark = 0
+            if pause and sent >= pause:
+                print("paused", flush=True)
+                sys.stdin.readline()
+                pause = 0
     for sender in senders:
         sender.finish()
 
@@ -82,13 +85,13 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("count", type=int)
     parser.add_argument("--connections", type=int, default=1)
-    parser.add_argument("--mark", type=int, default=0)
+    parser.add_argument("--pause", type=int, default=0)
     parser.add_argument("--octet-count", action="store_true")
     args = parser.parse_args()
     numbers = range(args.connections)
     senders = [Sender(args.port, n, octet_count=args.octet_count) for n in numbers]
     try:
-        send_all(senders, args.count, args.mark)
+        send_all(senders, args.count, args.pause)
     except ConnectionError:
         pass  # the hub has left
     finally:

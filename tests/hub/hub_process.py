@@ -76,6 +76,11 @@ class Process:
         self.process.send_signal(signal)
         return await self.process.wait()
 
+    async def go_on(self) -> None:
+        """Give it the line that it waits for."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(b"\n")
+
     async def wait(self) -> int:
         """Return the exit code."""
         return await self.process.wait()

@@ -326,11 +326,12 @@ async def test_database_locked_for_ten_seconds(
     def write_failed(change: Change) -> bool:
         return change.failure_after.id == "write:retrying"
 
-    options = ["--connections", 4, "--mark", 5_000]
+    options = ["--connections", 4, "--pause", 5_000]
     async with hub(tmp_path, "--queue", 1_000) as running, running.app.changes() as changes:
         async with generator(running.receiver.tcp_port, 20_000, *options) as sender:
-            await sender.stdout.find("mark")
+            await sender.stdout.find("paused")
             async with locked(running.database):
+                await sender.go_on()
                 began = trio.current_time()
                 await change_to(changes, write_failed)
                 status = running.app.status().modules["store"]

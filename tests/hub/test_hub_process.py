@@ -97,13 +97,14 @@ async def test_sigterm_amid_100000_messages(
     database: Path, tabulate: Callable[[int, int | None, int], None]
 ) -> None:
     """SIGTERM amid 100,000 messages, stdout unread: exit code 0, accepted = stored."""
-    options = ["--connections", 4, "--mark", 50_000]
+    options = ["--connections", 4, "--pause", 50_000]
     with trio.fail_after(60):
         async with (
             hub(database, read_stdout=False) as running,
             generator(running.tcp_port, 100_000, *options) as sender,
         ):
-            await sender.stdout.find("mark")
+            await sender.stdout.find("paused")
+            await sender.go_on()
             assert await running.send_signal(SIGTERM) == 0
             result = await sent(sender)
     [(accepted, stopped)] = query(database, "SELECT accepted, stopped FROM runs")
@@ -118,13 +119,14 @@ async def test_kill_amid_100000_messages(
     database: Path, tabulate: Callable[[int, int | None, int], None]
 ) -> None:
     """After kill -9 all that was committed is there, and the hub starts again on the file."""
-    options = ["--connections", 4, "--mark", 50_000]
+    options = ["--connections", 4, "--pause", 50_000]
     with trio.fail_after(60):
         async with (
             hub(database, read_stdout=False) as running,
             generator(running.tcp_port, 100_000, *options) as sender,
         ):
-            await sender.stdout.find("mark")
+            await sender.stdout.find("paused")
+            await sender.go_on()
             [(committed,)] = query(database, "SELECT count(*) FROM messages")
             assert await running.send_signal(SIGKILL) == -SIGKILL
             result = await sent(sender)
