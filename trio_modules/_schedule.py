@@ -86,14 +86,17 @@ class Agenda(Generic[ItemT]):
 
     Args:
         sorted_in: called with the items that are being sorted in.
+
+    Attributes:
+        noted: what was added, and isn't sorted in yet.
     """
 
-    __slots__ = ("_bound", "_dead", "_heap", "_noted", "_number", "_sorted_in")
+    __slots__ = ("_bound", "_dead", "_heap", "_number", "_sorted_in", "noted")
 
     def __init__(self, sorted_in: Callable[[list[ItemT]], None]) -> None:
         self._sorted_in = sorted_in
         self._heap: list[Entry[ItemT]] = []
-        self._noted: list[ItemT] = []
+        self.noted: list[ItemT] = []
         self._number = itertools.count()
         self._dead = 0
         self._bound = _FEW
@@ -104,14 +107,14 @@ class Agenda(Generic[ItemT]):
     @property
     def size(self) -> int:
         """How many entries and notes it holds, the dropped ones included."""
-        return len(self._heap) + len(self._noted)
+        return len(self._heap) + len(self.noted)
 
     def add(self, item: ItemT, when: float) -> None:
         """The item is due at that time, in place of any other."""
         if item._due is not None:
             self.drop(item)
         item._due = when
-        self._noted.append(item)
+        self.noted.append(item)
 
     def drop(self, item: ItemT) -> None:
         """The item isn't due at any time."""
@@ -125,7 +128,7 @@ class Agenda(Generic[ItemT]):
     def _tidy(self) -> None:
         """Let those that no longer count leave if they are the greater part, and not few."""
         if self._dead > _FEW and self._dead * 2 > self.size:
-            self._noted = self._still_noted()
+            self.noted = self._still_noted()
             self._heap = [entry for entry in self._heap if entry[2]._entry is entry]
             heapq.heapify(self._heap)
             self._dead = 0
@@ -135,19 +138,19 @@ class Agenda(Generic[ItemT]):
     def _still_noted(self) -> list[ItemT]:
         """Each of the noted that waits to be sorted in, where it was noted last."""
         if not self._dead:
-            return self._noted
-        last = reversed(dict.fromkeys(reversed(self._noted)))
+            return self.noted
+        last = reversed(dict.fromkeys(reversed(self.noted)))
         return [item for item in last if item._due is not None and item._entry is None]
 
     def sort_in(self) -> None:
         """Sort in what is only noted."""
-        if not self._noted:
+        if not self.noted:
             return
         noted, heap = self._still_noted(), self._heap
         self._sorted_in(noted)  # first: a Ctrl-C in here must leave none that nobody knows
-        self._dead -= len(self._noted) - len(noted)
+        self._dead -= len(self.noted) - len(noted)
         self._bound = _FEW
-        self._noted = []
+        self.noted = []
         all_at_once = len(noted) * _MANY > len(heap)
         for item in noted:
             assert item._due is not None
@@ -162,7 +165,7 @@ class Agenda(Generic[ItemT]):
 
     def next_time(self) -> float:
         """When the earliest item is due, infinity without any."""
-        if self._noted:
+        if self.noted:
             self.sort_in()
         heap = self._heap
         while heap and heap[0][2]._entry is not heap[0]:

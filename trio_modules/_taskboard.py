@@ -156,7 +156,11 @@ class TaskBoard:
         """
         if task._extras.retry is not None:
             task._extras.retry = None
-        self._agenda.add(task, when)
+        if task._due is None:  # as `Agenda.add` does it, without the call
+            task._due = when
+            self._agenda.noted.append(task)
+        else:
+            self._agenda.add(task, when)
         if wall is not None:
             self._by_wall[task] = wall
             self._watch_clock()
