@@ -105,11 +105,16 @@ def listening(lines: Iterable[str]) -> int:
 
 
 def time_of_sending(count: int, port: int, collector: subprocess.Popen[str]) -> float:
-    command = [sys.executable, str(GENERATOR), str(port), str(count), "--connections=4", "--mark=1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sender:
+    command = [sys.executable, str(GENERATOR), str(port), str(count)]
+    command += ["--connections=4", "--pause=1"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as sender:
+        assert sender.stdin is not None
         assert sender.stdout is not None
-        assert sender.stdout.readline() == "mark\n"
+        assert sender.stdout.readline() == "paused\n"
         began = perf_counter()
+        sender.stdin.write("\n")
+        sender.stdin.flush()
         sender.wait()
     collector.terminate()
     collector.communicate()

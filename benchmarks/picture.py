@@ -22,6 +22,7 @@ PEER_COLOURS = (
 LABELS, ROW, TOP = 300, 24, 84
 # Of the curves: two columns, a row for each of those who scale.
 PANEL_WIDTH, PANEL_HEIGHT, LEFT, GAP = 330, 150, 90, 60
+CURVES = {"ours": OURS, "floor": "#7f8c8d", "least": "#e67e22"}
 
 
 def ratios(record: Record, work: Record) -> dict[str, float]:
@@ -148,19 +149,20 @@ def key(x: float, y: float) -> list[str]:
     return [
         dot(x + 5, y - 4, 5, OURS, "ours"),
         text(x + 15, y, "ours"),
-        dot(x + 65, y - 4, 5, "#7f8c8d", "raw Trio"),
+        dot(x + 65, y - 4, 5, CURVES["floor"], "raw Trio"),
         text(x + 75, y, "raw Trio"),
-        text(x + 145, y, "dashed: with the garbage collector off"),
+        dot(x + 145, y - 4, 5, CURVES["least"], "least"),
+        text(x + 155, y, "the plainest code with the same promises"),
+        text(x + 415, y, "dashed: with the garbage collector off"),
     ]
 
 
 def drawn_series(curve: Record) -> list[tuple[str, list[float], str, str]]:
     """Return the lines of a panel: name, values, colour, and how it is dashed."""
-    colours = {"ours": OURS, "floor": "#7f8c8d"}
-    series = [(name, curve[name], colour, "") for name, colour in colours.items()]
+    series = [(name, curve[name], colour, "") for name, colour in CURVES.items() if name in curve]
     for name, values in curve.get("collector off", {}).items():
         tip = f"{name}, collector off"
-        series.append((tip, values, colours[name], " stroke-dasharray='4 3'"))
+        series.append((tip, values, CURVES[name], " stroke-dasharray='4 3'"))
     return series
 
 

@@ -6,6 +6,7 @@ import gc
 import logging
 import re
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,13 @@ class FakePeer(Contestant):
         return 3.0
 
 
+def test_the_plainest_code_takes_its_turn() -> None:
+    """It is measured beside ours and the floor, in the same rounds, and as often."""
+    costs = measure(replace(WORK, least=cost_two)).costs
+    assert costs["least"] == [2.0] * WORK.repetitions
+    assert list(costs) == ["ours", "floor", "least"]
+
+
 def test_peers_take_turns_and_may_fail() -> None:
     """A peer that does fewer items is measured with those, and one that dies is named."""
     peers = Team([FakePeer("steady", lives=99), FakePeer("frail", lives=2)], {"gone": "no wheel"})
@@ -132,13 +140,15 @@ def test_the_documentation_shows_curves_and_whether_they_are_flat() -> None:
     curve = {"title": "modules", "unit": "µs", "sizes": [100, 1_000]}
     curve |= {"ours": [10.0, 20.0], "floor": [10.0, 9.0]}
     still = {"ours": [9.0, 8.0], "floor": [1.0, 3.0]}
-    record = {"curves": [curve, curve | {"collector off": still}]}
+    curves = [curve | {"least": [11.0, 33.0]}, curve | {"collector off": still}]
+    record = {"curves": curves}
     table = page.scaling_table(record)
-    assert table.count("| 10 20 | 2.00 | 10 9 | 1.00 | no |") == 2
+    assert table.count("| 10 20 | 2.00 | 10 9 | 1.00 |  |  | no |") == 1
+    assert table.count("| 10 20 | 2.00 | 10 9 | 1.00 | 11 33 | 3.00 | no |") == 1
     assert table.count("modules, µs, collector off |") == 1
-    assert "| 9 8 | 1.00 | 1 3 | 3.00 | yes |" in table
+    assert "| 9 8 | 1.00 | 1 3 | 3.00 |  |  | yes |" in table
     drawn = ET.fromstring(picture.curves_picture(record))
-    assert len(list(drawn.iter(f"{SVG}polyline"))) == 2 + 4
+    assert len(list(drawn.iter(f"{SVG}polyline"))) == 3 + 4
 
 
 def test_the_documentation_shows_counts_for_each_python() -> None:
