@@ -114,11 +114,11 @@ async def stubborn(seconds: float) -> None:
         await trio.sleep(seconds)
 
 
-async def stray_cancelled() -> trio.Cancelled:
+async def stray_cancelled(reason: str | None = None) -> trio.Cancelled:
     """Return a Cancelled whose scope was left long ago."""
     caught: list[trio.Cancelled] = []
     with trio.CancelScope() as scope:
-        scope.cancel()
+        scope.cancel(reason=reason)
         try:
             await trio.lowlevel.checkpoint()
         except trio.Cancelled as cancelled:

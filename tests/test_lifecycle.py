@@ -1850,6 +1850,85 @@ async def test_a_stray_cancelled_in_the_end_of_a_lifespan_is_a_failure(
     assert stray in list(chain_of(leaving.exception))
 
 
+@pytest.mark.parametrize("reason", [None, "another"])
+async def test_a_stray_cancelled_below_a_start_that_was_called_off_is_a_failure(
+    autojump_clock: MockClock, reason: str | None
+) -> None:
+    """for those who were shielded before, and for whom that cancellation isn't the one."""
+    db, other = Module("db"), Module("other", enabled=True)
+    app = App(db, other, managed=True)
+    stray = await stray_cancelled(reason)
+    went_on: list[float] = []
+
+    async def child() -> None:
+        with trio.CancelScope(shield=True):
+            await other.guarded(raising(stray, after=5))()
+            went_on.append(trio.current_time())
+
+    @db.lifespan
+    async def first() -> AsyncGenerator[None, None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+            yield
+
+    @db.lifespan
+    async def never_there() -> AsyncGenerator[None, None]:
+        await trio.sleep_forever()
+        yield
+
+    async with app.reports() as reports:
+        async with app:
+            await start_and_give_up(app, db)
+        assert [report.exception for report in await drain(reports)] == [stray]
+    assert went_on == [5]
+
+
+async def test_a_stray_cancelled_beside_a_lifespan_that_was_cancelled_is_a_failure(
+    autojump_clock: MockClock,
+) -> None:
+    """what ends an inner lifespan is no cancellation of what an outer one has started."""
+    db, other = Module("db", restart=FOREVER), Module("other")
+    app = App(db, other)
+    stray = await stray_cancelled()
+    leaving = trio.Event()
+    went_on: list[bool] = []
+
+    async def fail() -> None:
+        await leaving.wait()
+        raise stray
+
+    async def child() -> None:
+        await other.guarded(fail)()
+        went_on.append(True)
+
+    @db.lifespan
+    async def outer() -> AsyncGenerator[None, None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+            yield
+            leaving.set()
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+
+    @db.lifespan
+    async def inner() -> AsyncGenerator[None, None]:
+        async with trio.open_nursery() as nursery:
+            if not went_on:
+                nursery.start_soon(cancelling, nursery.cancel_scope)
+            yield
+
+    async with app.reports() as reports:
+        async with app:
+            await trio.sleep(3)
+        assert (await drain(reports))[0].exception is stray
+    assert went_on == [True]
+
+
+async def cancelling(scope: trio.CancelScope) -> None:
+    await trio.sleep(1)
+    scope.cancel()
+
+
 async def start_and_give_up(app: App, module: Module) -> None:
     """Want a module for a second that doesn't come online in that time."""
     async with trio.open_nursery() as nursery:

@@ -21,7 +21,7 @@ from trio_modules._abc import Ending
 from trio_modules._context import HasMainTask, owner_var
 from trio_modules._exceptions import BaseExceptionGroup, StartError, shown
 from trio_modules._lifecycle import Supervisor, Unit
-from trio_modules._reporting import Caught, Reporter, shield_late, take_apart
+from trio_modules._reporting import Caught, Reporter, is_under_way, take_apart
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
@@ -85,6 +85,7 @@ class _Extras:
 
     Attributes:
         entry_scope, exit_scope: the two around the lifespans, see the head of this file.
+        called_off: the reason for which the first of them was cancelled, if it was.
         start_timer: set while the start waits for something.
         timed_out, waiting: whether the start ran out of time, and where everything was then.
         cause, reported: why it crashed or did not start, and whether that is reported.
@@ -99,6 +100,7 @@ class _Extras:
     """
 
     __slots__ = (
+        "called_off",
         "cancelled",
         "cause",
         "entry_scope",
@@ -120,7 +122,7 @@ class _Extras:
     def __init__(self) -> None:
         self.cause: BaseException | None = None
         self.reported = self.timed_out = self.expired = self.interrupted = False
-        self.cancelled = ""
+        self.called_off = self.cancelled = ""
         self.failures: tuple[BaseException, ...] = ()
         self.holding: set[ServiceWorker] = set()
         self.interruptible: dict[trio.CancelScope, None] = {}
@@ -211,7 +213,9 @@ class Life:
                 await self._work(alone=False)
                 await self._finish()
             self._module.stop_triggering()
-            shield_late(extras.exit_scope)
+            if extras.entry_scope.cancel_called:
+                is_under_way(extras.called_off)
+            extras.exit_scope.shield = True
             self._arm_late()
             if extras.expired:
                 extras.exit_scope.cancel(reason=self._late_reason)
@@ -516,6 +520,7 @@ class Life:
             self._stop_services()  # at once, however long the start takes to leave
             self._cancel_work()
         elif self._extras.entry_scope is not None and not self._completed:
+            self._extras.called_off = self.reason
             self._extras.entry_scope.cancel(reason=self.reason)
 
     def _stop_services(self) -> None:

@@ -22,7 +22,7 @@ from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartN
 from trio_modules._reports import ModuleError
 from trio_modules._tasktree import tasks_below
 
-__all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "shield_late", "take_apart"]
+__all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "is_under_way", "take_apart"]
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
@@ -67,36 +67,39 @@ def take_apart(exc: BaseException) -> Caught:
     return Caught(exc, tuple(_fatal_leaves(exc)), None)
 
 
-#: The tasks of a run that a shield came too late for.
-_Reached = weakref.WeakSet[trio.lowlevel.Task]
+#: The tasks of a run that a shield came too late for, and the reason for which they are cancelled.
+_Reached = weakref.WeakKeyDictionary[trio.lowlevel.Task, str]
 _REACHED = trio.lowlevel.RunVar[_Reached | None]("reached by a cancellation", None)
 
 
-def shield_late(scope: trio.CancelScope) -> None:
-    """Shield *scope*, which the current task is in, though what is around it may be cancelled.
+def is_under_way(reason: str) -> None:
+    """A scope around the current task was cancelled for *reason*, and is about to be shielded.
 
-    Its child tasks may have a `trio.Cancelled` on its way to them, and can't see any more where
-    that comes from when they come to their turn: it is remembered for them.
+    Its child tasks may have the `trio.Cancelled` of that on its way to them, and can't see any
+    more where it comes from when they come to their turn: it is remembered for them.
     """
-    if trio.current_effective_deadline() == -math.inf:
-        reached = _REACHED.get()
-        if reached is None:
-            reached = _Reached()
-            _REACHED.set(reached)
-        reached.update(tasks_below(trio.lowlevel.current_task()))
-    scope.shield = True
+    reached = _REACHED.get()
+    if reached is None:
+        reached = _Reached()
+        _REACHED.set(reached)
+    for task in tasks_below(trio.lowlevel.current_task()):
+        reached[task] = reason
+
+
+def _was_under_way(exc: trio.Cancelled) -> bool:
+    reached = _REACHED.get()
+    if reached is None or exc.reason is None:
+        return False
+    return reached.get(trio.lowlevel.current_task()) == exc.reason
 
 
 def _is_cancelled() -> bool:
-    if trio.current_effective_deadline() == -math.inf:
-        return True
-    reached = _REACHED.get()
-    return reached is not None and trio.lowlevel.current_task() in reached
+    return trio.current_effective_deadline() == -math.inf
 
 
 def _passes(exc: BaseException, cancelled: bool) -> bool:
     if isinstance(exc, trio.Cancelled):
-        return cancelled
+        return cancelled or _was_under_way(exc)
     return not isinstance(exc, (Exception, BaseExceptionGroup))
 
 
