@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import signal
+import sys
 import weakref
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from event_helpers import Gate, hook_figures, loss_fault, pair
-from support import let_run, switch_off
+from support import ctrl_c_raises, let_run, switch_off
+from trio.testing import MockClock
 
 from trio_modules import (
     App,
@@ -28,9 +33,8 @@ from trio_modules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from trio.testing import MockClock
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 
 def crashing(name: str, initial: float = 5) -> Module:
@@ -549,6 +553,55 @@ async def test_a_crash_before_the_hook_could_begin_costs_no_event(
         assert calls == done == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("batch", [None, 1])
+async def test_a_reader_that_was_cancelled_begins_no_other_event(
+    autojump_clock: MockClock, batch: int | None
+) -> None:
+    """not even when its function has let no cancellation in: the event is for the next run."""
+    source, sink = Module("source"), crashing("sink")
+    event = source.event("event", int)
+    begun: list[object] = []
+
+    async def handle(data: object) -> None:
+        begun.append(data)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+
+    if batch is None:
+        sink.hook(event, handle)
+    else:
+        sink.hook(event, handle, batch=batch)
+    async with App(source, sink):
+        for number in range(3):
+            event.trigger_nowait(number)
+        await trio.sleep(1)
+        await crash(sink)
+        assert len(begun) == 1
+        await trio.sleep(20)
+    assert begun == ([0, 1, 2] if batch is None else [[0], [1], [2]])
+
+
+async def test_a_function_that_cancels_its_module_is_the_last(autojump_clock: MockClock) -> None:
+    """what waits behind the event at which it does that is for the next run."""
+    source, sink = Module("source"), crashing("sink")
+    event = source.event("event", int)
+    handled: list[int] = []
+
+    @sink.hook(event)
+    async def handle(number: int) -> None:
+        if number == 0:
+            sink.nursery.cancel_scope.cancel()
+        else:
+            await trio.lowlevel.checkpoint()
+        handled.append(number)
+
+    async with App(source, sink):
+        for number in range(3):
+            event.trigger_nowait(number)
+        await trio.sleep(20)
+    assert handled == [0, 1, 2]
+
+
 async def test_senders_wait_through_a_crash(autojump_clock: MockClock) -> None:
     """a full hook of a module that will be back keeps its senders waiting, in order."""
     source, sink = Module("source"), crashing("sink")
@@ -1024,6 +1077,76 @@ async def test_a_hook_that_is_idle_holds_no_event(
         await let_run()
         del data
         assert kept() is None
+
+
+class CtrlC:
+    """Strikes at one line of a function, the first time that it gets there."""
+
+    def __init__(self, function: str, line: int) -> None:
+        self.function = function
+        self.line = line
+        self.struck = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> CtrlC | None:
+        if frame.f_code.co_name != self.function:
+            return None
+        if event == "line" and not self.struck:
+            self.line -= 1
+            if self.line == 0:
+                self.struck = True
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Strike in this block."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+
+@pytest.mark.parametrize("function", ["deliver", "_deliver_beside", "refill"])
+def test_ctrl_c_amid_an_event_parts_no_hook_from_it(function: str) -> None:
+    """who has it in its inbox is woken, so that the stop has nothing to wait for."""
+    for line in itertools.count(1):
+        strike = CtrlC(function, line)
+        with ctrl_c_raises(), pytest.raises(KeyboardInterrupt):
+            trio.run(events_until_ctrl_c, strike, clock=MockClock(autojump_threshold=0))
+        if not strike.struck:
+            break
+    assert line > 3
+
+
+async def events_until_ctrl_c(strike: CtrlC) -> None:
+    """Trigger more than there is room for; each hook handles what it has got, at once."""
+    source, sink, event = pair(int)
+    handled: list[list[int]] = [[], []]
+
+    async def handle(number: int, seen: list[int]) -> None:
+        for _ in range(5):  # longer than it takes to trigger three
+            await trio.lowlevel.checkpoint()
+        seen.append(number)
+
+    for name, seen in zip("ab", handled, strict=True):
+        sink.hook(event, handle, seen, name=name, buffer=1)
+    began = trio.current_time()
+    try:
+        async with App(source, sink):
+            await let_run()
+            with strike.at_work():
+                for number in range(3):
+                    await event.trigger(number)
+            if not strike.struck:
+                raise KeyboardInterrupt
+            await trio.sleep(1)
+    finally:
+        assert trio.current_time() == began
+        for figures, seen in zip(event.statistics().closed, handled, strict=True):
+            assert (figures.delivered, figures.backlog, figures.handling) == (len(seen), 0, 0)
+            assert figures.accepted == len(seen)
 
 
 class Meddling(trio.abc.Instrument):

@@ -5,7 +5,8 @@ inbox lets the sender wait, or drops something, as the hook has said. The hook's
 `_reading`, take the data out, and so make room for those who wait, in their order.
 
 What may never happen: data that is accepted and then neither handled nor counted as dropped, or
-handled out of order; a sender that waits for somebody who will never read.
+handled out of order; a sender that waits for somebody who will never read; an item in an inbox
+whose reader isn't woken, not even if Ctrl-C comes in between.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Generic, Protocol, TypeVar
 
 import attrs
 import trio
-from trio.lowlevel import checkpoint, reschedule  # looked up for each event
+from trio.lowlevel import checkpoint, enable_ki_protection, reschedule  # looked up each time
 
 from trio_modules._broadcast import Broadcast
 from trio_modules._context import HasMainTask, current_owner
@@ -274,6 +275,7 @@ class Inbox:
         self.items.popleft()
         return True
 
+    @enable_ki_protection
     def refill(self) -> None:
         """There is room: those who wait for it are next, first come first served."""
         while self.senders and len(self.items) < self.size:
@@ -509,6 +511,7 @@ class Outlet:
         """An inbox has got back what was taken out of it: its room isn't known any more."""
         self._room = 0
 
+    @enable_ki_protection
     def deliver(self, item: object) -> bool:
         """Put it into all inboxes, or into none if one of them is full; whether it did.
 
@@ -531,6 +534,7 @@ class Outlet:
         """The inboxes that have to be waited for."""
         return {each: None for each in self.inboxes if each.waits and len(each.items) >= each.size}
 
+    @enable_ki_protection
     def _deliver_beside(self, item: object, full: Mapping[Inbox, None]) -> None:
         """Put it into all inboxes but those; others that have no room drop one."""
         self.triggered += 1

@@ -188,7 +188,7 @@ class Reader(Outermost):
         self._host.reader_ends(self._task)
         del self._task  # which holds this
 
-    # What comes in the step of a crash is for the next run, so a reader that was woken looks first
+    # What comes in the step of a crash is for the next run, so a reader looks before each event
     # whether it is cancelled. It is not while the module's own task is parked, with the mark of
     # that: they share a nursery, and who cancels that wakes the one at once.
 
@@ -212,11 +212,11 @@ class Reader(Outermost):
                     if host.idle is not None:
                         host.idle.set()
                     (yield trap).unwrap()
-                    if main.custom_sleep_data is None:
-                        yield from trio.lowlevel.checkpoint_if_cancelled()
                     left, looks = LOOK, LOOKS
                     until = trio.current_time() + TURN if len(items) > LOOK else math.inf
                     continue  # who was woken may find that another was quicker
+                if main.custom_sleep_data is None:
+                    yield from trio.lowlevel.checkpoint_if_cancelled()
                 left -= 1
                 inbox.busy += 1
                 try:
@@ -252,7 +252,7 @@ class Reader(Outermost):
                     if self._host.idle is not None:
                         self._host.idle.set()
                     (yield trap).unwrap()
-                    yield from trio.lowlevel.checkpoint_if_cancelled()
+                yield from trio.lowlevel.checkpoint_if_cancelled()
                 yield from self._handle_some(inbox)
                 if inbox.items:
                     yield from trio.lowlevel.checkpoint()
