@@ -134,13 +134,13 @@ FAULTS = (
     Fault(
         "a stray Cancelled is taken for a genuine one",
         "_reporting",
-        "        return cancelled\n",
+        "        return cancelled or _was_under_way(exc)\n",
         "        return True\n",
     ),
     Fault(
         "a genuine Cancelled is taken for a failure",
         "_reporting",
-        "        return cancelled\n",
+        "        return cancelled or _was_under_way(exc)\n",
         "        return False\n",
     ),
     Fault(
