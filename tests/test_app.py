@@ -1266,6 +1266,23 @@ async def test_a_crash_that_can_not_be_shown_breaks_nothing(autojump_clock: Mock
     assert caught.value.__cause__ is error
 
 
+async def test_an_exception_that_is_long_to_show_is_cut_in_messages(
+    autojump_clock: MockClock,
+) -> None:
+    """a group may hold ten thousand: all of them are in the error, its beginning in the text."""
+    error = ExceptionGroup("many", [ValueError(f"number {number}") for number in range(10_000)])
+    db = Module("db")
+    db.on_stop(raising(error))
+    with pytest.raises(ShutdownError) as caught:
+        async with App(db):
+            await trio.sleep(1)
+    (leaving,) = caught.value.exceptions
+    assert leaving.__cause__ is error
+    assert "number 9" in str(leaving)
+    assert f"... ({len(repr(error)):,} characters)" in str(leaving)
+    assert len(str(leaving)) < 2_100
+
+
 async def test_two_failed_preps_lose_no_error(autojump_clock: MockClock) -> None:
     """the first is raised, what the other one raised on being cancelled is reported and noted."""
     other = Module("other")

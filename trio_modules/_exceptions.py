@@ -39,6 +39,9 @@ __all__ = [
     "shown",
 ]
 
+#: Characters of an exception's ``repr`` that are shown in messages.
+_LONGEST = 2_000
+
 
 class CleanExit(Exception):
     """Raised by a prep function or the app's command: end quietly, before anything is started.
@@ -270,11 +273,17 @@ class ModuleCrashed(Exception):
 
 
 def shown(exc: BaseException) -> str:
-    """``repr(exc)``, even of an exception whose own code for that fails."""
+    """``repr(exc)``, even of an exception whose own code for that fails; its beginning if long.
+
+    A group may hold ten thousand, and what is said of it stands in logs and in the status.
+    """
     try:
-        return repr(exc)
+        text = repr(exc)
     except Exception:
         return f"<{type(exc).__name__}, which can't be shown>"
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 def add_note(exc: BaseException, note: str) -> None:
