@@ -179,7 +179,8 @@ class Inbox:
         size: how much it holds.
         overflow: what happens when it is full.
         items: what waits for the hook.
-        parked: the readers that wait for something.
+        parked: the reader that waits for something, and is woken next; None if nobody does.
+        parked_too: others that do, the next of them last.
         readers: the tasks that read.
         busy: how many of them are handling something.
         senders: the tasks that wait for room, if any ever did.
@@ -202,6 +203,7 @@ class Inbox:
         "outlet",
         "overflow",
         "parked",
+        "parked_too",
         "readers",
         "senders",
         "size",
@@ -225,7 +227,8 @@ class Inbox:
         self.overflow = overflow
         self.waits = overflow is Overflow.WAIT
         self.items: deque[object] = deque()
-        self.parked: list[trio.lowlevel.Task] = []
+        self.parked: trio.lowlevel.Task | None = None
+        self.parked_too: list[trio.lowlevel.Task] | None = None
         self.readers: dict[trio.lowlevel.Task, None] = {}
         self.senders: deque[_Sender] | None = None
         self.blocked_on: list[Inbox] | None = None
@@ -283,8 +286,37 @@ class Inbox:
             self.items.append(sender.data)
             self._beside += 1
             sender.done(self)
-            if self.parked:
-                reschedule(self.parked.pop(), WOKEN)
+            self.wake()
+
+    def park(self, reader: trio.lowlevel.Task) -> None:
+        """That reader is about to wait for something; the last who came is woken first."""
+        if self.parked is not None:
+            if self.parked_too is None:
+                self.parked_too = []
+            self.parked_too.append(self.parked)
+        self.parked = reader
+        reader.custom_sleep_data = self
+
+    def wake(self) -> None:
+        """There is something: let a reader go on, if one waits.
+
+        Trio takes the mark from whoever was cancelled, and goes on without us.
+        """
+        while self.parked is not None:
+            reader, self.parked = self.parked, self.parked_too.pop() if self.parked_too else None
+            if reader.custom_sleep_data is not None:
+                reschedule(reader, WOKEN)
+                return
+
+    def reader_ends(self, reader: trio.lowlevel.Task) -> None:
+        """That reader was cancelled, perhaps while it waited."""
+        del self.readers[reader]
+        if self.parked is reader:
+            self.parked = self.parked_too.pop() if self.parked_too else None
+        elif self.parked_too is not None and reader in self.parked_too:
+            self.parked_too.remove(reader)
+        if not self.readers:
+            self.give_back()
 
     def take(self, count: int) -> tuple[int, list[object]]:
         """Take the next ones out; the number of the taking, and what it was."""
@@ -524,8 +556,14 @@ class Outlet:
         self.triggered += 1
         for inbox in self.inboxes:
             inbox.items.append(item)
-            if inbox.parked:
-                reschedule(inbox.parked.pop(), WOKEN)
+            reader = inbox.parked
+            if reader is None:
+                continue
+            if reader.custom_sleep_data is None or inbox.parked_too:
+                inbox.wake()
+            else:  # as that does it, without the call
+                inbox.parked = None
+                reschedule(reader, WOKEN)
         if self.watched:
             self._tell(item)
         return True
@@ -543,8 +581,7 @@ class Outlet:
                 inbox.misses_one()
             elif len(inbox.items) < inbox.size or inbox.make_room():
                 inbox.items.append(item)
-                if inbox.parked:
-                    reschedule(inbox.parked.pop(), WOKEN)
+                inbox.wake()
         if self.watched:
             self._tell(item)
 

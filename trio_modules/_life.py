@@ -26,7 +26,7 @@ from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
 from trio_modules._status import ModuleStatus
-from trio_modules._stepping import WOKEN, trap_of, wait_again
+from trio_modules._stepping import PARKED, WOKEN, wait_again
 from trio_modules._tasktree import child_tasks, format_stacks
 from trio_modules._timers import Timer, Timers
 from trio_modules._util import callable_name
@@ -70,14 +70,6 @@ class LivingModule(HasMainTask, Protocol):
     def came_online(self) -> None: ...
     def began_to_stop(self) -> None: ...
     def run_ended(self) -> None: ...
-
-
-def _give_up(_: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
-
-
-#: What all modules wait with that are parked: each of them would hold four objects for it.
-_PARKED = trap_of(_give_up)
 
 
 class _Extras:
@@ -265,7 +257,7 @@ class Life:
                     self._come_online()
                     trio.lowlevel.current_task().custom_sleep_data = self
                     try:
-                        await wait_again(_PARKED)
+                        await wait_again(PARKED)
                     except trio.Cancelled as exc:
                         self._fell(exc)
                         raise
@@ -701,7 +693,7 @@ class Life:
     async def _park(self) -> None:
         """Wait for `_wake`: an event that costs nothing, since ten thousand modules wait here."""
         trio.lowlevel.current_task().custom_sleep_data = self
-        await wait_again(_PARKED)
+        await wait_again(PARKED)
 
     @property
     def _parked(self) -> bool:

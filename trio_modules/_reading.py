@@ -26,7 +26,7 @@ from trio_modules._exceptions import add_note, shown
 from trio_modules._failure import FailureLevel
 from trio_modules._reporting import Reporter, take_apart
 from trio_modules._seam import SeamedModule
-from trio_modules._stepping import TURN, Outermost, trap_of
+from trio_modules._stepping import PARKED, TURN, Outermost
 from trio_modules._util import coroutine_function
 from trio_modules._workers import Workers
 
@@ -141,11 +141,10 @@ class Reader(Outermost):
     and `send` is at hand: Trio asks for it at each wake-up, and a coroutine makes it anew.
     """
 
-    __slots__ = ("_hook", "_host", "_task", "send")
+    __slots__ = ("_hook", "_host", "send")
 
     send: Callable[[object], object]
     _coro: Generator[object, Any, None]
-    _task: trio.lowlevel.Task
 
     def __init__(self, host: ReadersHost, hook: Hook) -> None:
         self._host = host
@@ -166,27 +165,20 @@ class Reader(Outermost):
     def close(self) -> None:
         self._coro.close()
 
-    def _begin(self) -> object:
-        """Its first step; what to yield to Trio for a wait."""
-        self._task = trio.lowlevel.current_task()
-        self._hook.inbox.readers[self._task] = None
-        self._host.reader_begins(self._task, self._hook.inbox)
-        return trap_of(self._unpark)
+    def _begin(self) -> trio.lowlevel.Task:
+        """Its first step; the task."""
+        task = trio.lowlevel.current_task()
+        self._hook.inbox.readers[task] = None
+        self._host.reader_begins(task, self._hook.inbox)
+        return task
 
-    def _unpark(self, _: object) -> trio.lowlevel.Abort:
-        self._hook.inbox.parked.remove(self._task)
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _end(self) -> None:
+    def _end(self, task: trio.lowlevel.Task) -> None:
         """Its last step."""
-        event, inbox = self._hook.event, self._hook.inbox
+        event = self._hook.event
         assert event is not None
-        del inbox.readers[self._task]
-        if not inbox.readers:
-            inbox.give_back()
-            event.forget_room()
-        self._host.reader_ends(self._task)
-        del self._task  # which holds this
+        self._hook.inbox.reader_ends(task)
+        event.forget_room()
+        self._host.reader_ends(task)
 
     # What comes in the step of a crash is for the next run, so a reader looks before each event
     # whether it is cancelled. It is not while the module's own task is parked, with the mark of
@@ -195,10 +187,10 @@ class Reader(Outermost):
     @types.coroutine
     def _each(self) -> Generator[object, Any, None]:
         """Handle one event after the other; let everybody else have a turn between slices."""
-        trap = self._begin()
-        host, this, call, inbox = self._host, self._task, self._hook.call, self._hook.inbox
+        this = self._begin()
+        host, call, inbox = self._host, self._hook.call, self._hook.inbox
         main, seam, outlet = host.module.main_task, host.module.seam, self._hook.event
-        items, parked = inbox.items, inbox.parked
+        items = inbox.items
         assert main is not None
         assert outlet is not None
         left, looks, until = LOOK, LOOKS, trio.current_time() + TURN
@@ -208,10 +200,10 @@ class Reader(Outermost):
             while True:
                 if not items:
                     item = data = None  # nobody else may hold what was handled
-                    parked.append(this)
+                    inbox.park(this)
                     if host.idle is not None:
                         host.idle.set()
-                    (yield trap).unwrap()
+                    (yield PARKED).unwrap()
                     left, looks = LOOK, LOOKS
                     until = trio.current_time() + TURN if len(items) > LOOK else math.inf
                     continue  # who was woken may find that another was quicker
@@ -238,26 +230,25 @@ class Reader(Outermost):
                         yield from trio.lowlevel.checkpoint()
                         looks, until = LOOKS, trio.current_time() + TURN
         finally:
-            self._end()
+            self._end(this)
 
     @types.coroutine
     def _some(self) -> Generator[object, Any, None]:
         """Handle what is there, as many at a time as the hook says, until that has worked."""
-        trap = self._begin()
-        inbox = self._hook.inbox
+        this, inbox = self._begin(), self._hook.inbox
         try:
             while True:
                 while not inbox.items:
-                    inbox.parked.append(self._task)
+                    inbox.park(this)
                     if self._host.idle is not None:
                         self._host.idle.set()
-                    (yield trap).unwrap()
+                    (yield PARKED).unwrap()
                 yield from trio.lowlevel.checkpoint_if_cancelled()
                 yield from self._handle_some(inbox)
                 if inbox.items:
                     yield from trio.lowlevel.checkpoint()
         finally:
-            self._end()
+            self._end(this)
 
     async def _handle_some(self, inbox: Inbox) -> None:
         count = min(len(inbox.items), self._hook.batch or 1)
