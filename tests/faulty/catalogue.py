@@ -387,8 +387,7 @@ FAULTS = (
     Fault(
         "who waited for room doesn't wake an idle reader",
         "_events",
-        "            sender.done(self)\n            if self.parked:\n"
-        "                reschedule(self.parked.pop(), WOKEN)\n",
+        "            sender.done(self)\n            self.wake()\n",
         "            sender.done(self)\n",
     ),
     Fault(
