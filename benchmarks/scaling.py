@@ -34,7 +34,7 @@ from trio_modules import App, Module
 
 SIZES = (100, 1_000, 10_000, 100_000)
 TO_A_MILLION = (*SIZES, 1_000_000)
-REPETITIONS = 3
+REPETITIONS = 5
 # A repetition handles about this many items.
 ITEMS = 2_000
 # So many events are measured together, since one is soon over where there are few hooks.
