@@ -581,6 +581,29 @@ async def test_a_reader_that_was_cancelled_begins_no_other_event(
     assert begun == ([0, 1, 2] if batch is None else [[0], [1], [2]])
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_an_event_wakes_no_reader_that_was_cancelled_in_its_step(
+    autojump_clock: MockClock, concurrency: int
+) -> None:
+    """it is on its way out already; the event is for the next run."""
+    source, sink = Module("source"), crashing("sink")
+    event = source.event("event", int)
+    handled: list[int] = []
+
+    @sink.hook(event, concurrency=concurrency)
+    async def handle(number: int) -> None:
+        handled.append(number)
+
+    async with App(source, sink):
+        await let_run()
+        sink.nursery.cancel_scope.cancel()
+        event.trigger_nowait(1)
+        await trio.sleep(1)
+        assert handled == []
+        await trio.sleep(20)
+    assert handled == [1]
+
+
 async def test_a_function_that_cancels_its_module_is_the_last(autojump_clock: MockClock) -> None:
     """what waits behind the event at which it does that is for the next run."""
     source, sink = Module("source"), crashing("sink")
@@ -1033,25 +1056,30 @@ class Payload:
 payload: ContextVar[Payload | str] = ContextVar("payload", default="none")
 
 
-async def test_a_reader_that_has_ended_is_gone_at_once(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_reader_that_has_ended_is_gone_at_once(
+    autojump_clock: MockClock, concurrency: int
+) -> None:
     """with its context: in a module that restarts, the garbage collector has nothing to do."""
     source, sink, event = pair(int)
     kept: list[weakref.ref[Payload]] = []
 
-    @sink.hook(event)
+    @sink.hook(event, concurrency=concurrency)
     async def keep(_: int) -> None:
         value = Payload()
         kept.append(weakref.ref(value))
         payload.set(value)
+        await trio.lowlevel.checkpoint()
 
     gc.disable()
     try:
         async with App(source, sink) as app:
             for _ in range(3):
-                await event.trigger(1)
+                for number in range(concurrency):
+                    event.trigger_nowait(number)
                 await let_run()
                 await app.restart(sink)
-            assert [ref() for ref in kept] == [None, None, None]
+            assert [ref() for ref in kept] == [None] * 3 * concurrency
     finally:
         gc.enable()
 

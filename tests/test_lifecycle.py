@@ -1800,18 +1800,8 @@ def test_a_cancelled_under_way_when_its_lifespan_is_left_is_genuine(seed: int, l
             async with trio.open_nursery() as inner:
                 inner.start_soon(work)
 
-        @db.lifespan
-        async def first() -> AsyncGenerator[None, None]:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(child)
-                yield
-
-        @db.lifespan
-        async def never_there() -> AsyncGenerator[None, None]:
-            await other.wait_online()
-            await trio.sleep_forever()
-            yield
-
+        with_child(db, child)
+        never_there(db)
         async with app.reports() as reports:
             async with app:
                 await start_and_give_up(app, db)
@@ -1836,11 +1826,7 @@ async def test_a_stray_cancelled_in_the_end_of_a_lifespan_is_a_failure(
             nursery.start_soon(other.guarded(raising(stray)))
         raise stray
 
-    @db.lifespan
-    async def never_there() -> AsyncGenerator[None, None]:
-        await trio.sleep_forever()
-        yield
-
+    never_there(db)
     async with app.reports() as reports:
         async with app:
             with pytest.raises(ExceptionGroup):
@@ -1865,17 +1851,8 @@ async def test_a_stray_cancelled_below_a_start_that_was_called_off_is_a_failure(
             await other.guarded(raising(stray, after=5))()
             went_on.append(trio.current_time())
 
-    @db.lifespan
-    async def first() -> AsyncGenerator[None, None]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(child)
-            yield
-
-    @db.lifespan
-    async def never_there() -> AsyncGenerator[None, None]:
-        await trio.sleep_forever()
-        yield
-
+    with_child(db, child)
+    never_there(db)
     async with app.reports() as reports:
         async with app:
             await start_and_give_up(app, db)
@@ -1927,6 +1904,25 @@ async def test_a_stray_cancelled_beside_a_lifespan_that_was_cancelled_is_a_failu
 async def cancelling(scope: trio.CancelScope) -> None:
     await trio.sleep(1)
     scope.cancel()
+
+
+def with_child(module: Module, child: Callable[[], Awaitable[None]]) -> None:
+    """Give the module a lifespan whose nursery, open while it lives, has that child."""
+
+    @module.lifespan
+    async def span() -> AsyncGenerator[None, None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+            yield
+
+
+def never_there(module: Module) -> None:
+    """Give the module a lifespan that is never entered."""
+
+    @module.lifespan
+    async def span() -> AsyncGenerator[None, None]:
+        await trio.sleep_forever()
+        yield
 
 
 async def start_and_give_up(app: App, module: Module) -> None:

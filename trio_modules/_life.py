@@ -21,7 +21,7 @@ from trio_modules._abc import Ending
 from trio_modules._context import HasMainTask, owner_var
 from trio_modules._exceptions import BaseExceptionGroup, StartError, shown
 from trio_modules._lifecycle import Supervisor, Unit
-from trio_modules._reporting import Caught, Reporter, is_under_way, take_apart
+from trio_modules._reporting import Caught, Reporter, remember_under_way, take_apart
 from trio_modules._resources import Resource
 from trio_modules._seam import AnyAsyncFn, CallKind
 from trio_modules._services import ServiceWorker
@@ -206,7 +206,7 @@ class Life:
                 await self._finish()
             self._module.stop_triggering()
             if extras.entry_scope.cancel_called:
-                is_under_way(extras.called_off)
+                remember_under_way(extras.called_off)
             extras.exit_scope.shield = True
             self._arm_late()
             if extras.expired:

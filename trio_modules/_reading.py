@@ -93,7 +93,7 @@ class Hook:
         concurrency: how many may be handled at a time.
         batch: how many are handed over at a time; None for one, and no sequence.
         retry: how soon the same events are given again when it fails; None for never.
-        call: a call of the function that gives a coroutine.
+        call: the function, or what stands before it if a call of it may give no coroutine.
         event: the event, once it is known.
         source: the events that it is one of.
         is_open: whether the event puts its data into the inbox.

@@ -22,7 +22,7 @@ from trio_modules._exceptions import BaseExceptionGroup, RestartModule, RestartN
 from trio_modules._reports import ModuleError
 from trio_modules._tasktree import tasks_below
 
-__all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "is_under_way", "take_apart"]
+__all__ = ["Caught", "Reporter", "asked_for", "is_ordinary", "remember_under_way", "take_apart"]
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
@@ -72,7 +72,7 @@ _Reached = weakref.WeakKeyDictionary[trio.lowlevel.Task, str]
 _REACHED = trio.lowlevel.RunVar[_Reached | None]("reached by a cancellation", None)
 
 
-def is_under_way(reason: str) -> None:
+def remember_under_way(reason: str) -> None:
     """A scope around the current task was cancelled for *reason*, and is about to be shielded.
 
     Its child tasks may have the `trio.Cancelled` of that on its way to them, and can't see any

@@ -88,7 +88,7 @@ class Agenda(Generic[ItemT]):
         sorted_in: called with the items that are being sorted in.
 
     Attributes:
-        noted: what was added, and isn't sorted in yet.
+        noted: what was added and isn't sorted in yet, though some may have been dropped since.
     """
 
     __slots__ = ("_bound", "_dead", "_heap", "_number", "_sorted_in", "noted")
